@@ -1,0 +1,31 @@
+"""Batch normalization on the CPU at the speed of memory, from plain NumPy arrays.
+
+The functions take arrays with any feature axes; `BatchNormalization` is a layer in Keras's terms; `bnnumba.kernels` is
+what both call, and what a caller's own `@njit` code may call.
+"""
+
+from bnnumba.functional import (
+    Gradients,
+    Moments,
+    batch_norm,
+    batch_norm_backward,
+    merge_moments,
+    moments,
+    normalize,
+    update_moving,
+)
+from bnnumba.layer import BatchNormalization
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BatchNormalization",
+    "Gradients",
+    "Moments",
+    "batch_norm",
+    "batch_norm_backward",
+    "merge_moments",
+    "moments",
+    "normalize",
+    "update_moving",
+]

@@ -1,0 +1,11 @@
+"""Type aliases that several modules share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.floating[Any]]
+Vector = Array  # LANES numbers, see kernels.simd
+Terms = Callable[[Array, Array, int, int, Vector], tuple[Vector, Vector]]

@@ -1,0 +1,144 @@
+"""The only axis arithmetic: any array to its canonical view (outer, feature, inner), and back.
+
+| array | copies |
+|---|---|
+| C or Fortran order, or a transpose of them, and the feature axes are adjacent in memory | none |
+| the same, but the feature axes are apart in memory | one of each array of the data's size |
+| sliced, broadcast, with a negative stride, unaligned, or of another byte order | one of each such array |
+"""
+
+from functools import lru_cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnnumba import checks
+from bnnumba._types import Array
+
+
+class View(NamedTuple):
+    """How an array becomes (outer, feature, inner).
+
+    order: the array's axes, outermost of the view first. feature_order: likewise of a feature-shaped array; None where
+    it need not be turned.
+    """
+
+    order: tuple[int, ...]
+    shape: tuple[int, int, int]
+    feature_shape: tuple[int, ...]
+    feature_order: tuple[int, ...] | None
+
+    @property
+    def reduced(self) -> int:
+        """The number of values reduced per feature."""
+        return self.shape[0] * self.shape[2]
+
+    def of(self, array: Array) -> Array:
+        """The array's canonical view, or a canonical copy where there is none."""
+        array = array.view(np.ndarray).transpose(self.order)
+        if not _plain(array):
+            array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        return _writeable(array.reshape(self.shape))
+
+    def for_result(self, out: Array) -> Array:
+        """Where a kernel writes what goes to `out`: its canonical view, or a new array that `deliver` copies from."""
+        array = out.view(np.ndarray).transpose(self.order)
+        if _plain(array):
+            return array.reshape(self.shape)
+        return np.empty(self.shape, out.dtype.newbyteorder("="))
+
+    def deliver(self, result: Array, out: Array) -> Array:
+        """Copy a kernel's result to `out`, where it was not written there."""
+        array = out.view(np.ndarray).transpose(self.order)
+        if not _plain(array):
+            array[...] = result.reshape(array.shape)
+        return out
+
+    def flatten(self, features: Array) -> Array:
+        """The same, in the view's order of features."""
+        return flat_double(features if self.feature_order is None else features.transpose(self.feature_order))
+
+    def unflatten(self, flat: Array) -> Array:
+        """A kernel's flat result in the feature shape."""
+        if self.feature_order is None:
+            return flat.reshape(self.feature_shape)
+        turned = flat.reshape([self.feature_shape[axis] for axis in self.feature_order])
+        return np.ascontiguousarray(turned.transpose(np.argsort(self.feature_order)))
+
+
+def canonical_view(x: Array, feature_axis: Any, name: str = "feature_axis") -> View:
+    """The view of x; errors name the argument as `name`."""
+    axis = feature_axis if type(feature_axis) is int else checks.axis(name, feature_axis)
+    return _view(x.shape, x.strides, axis, name)
+
+
+def empty_like(x: Array) -> Array:
+    """A new array of x's shape and memory order, in native byte order."""
+    return np.empty_like(x, dtype=x.dtype.newbyteorder("="), order="K", subok=False)
+
+
+def flat(array: Array) -> Array:
+    """A feature-shaped array, flat, contiguous and native, in its own dtype; a view where there is one."""
+    array = array.view(np.ndarray)
+    if not _plain(array):
+        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+    return array.reshape(array.size)
+
+
+def flat_double(array: Array) -> Array:
+    """A feature-shaped array as the kernels take it: flat, contiguous, float64."""
+    return _writeable(_double(array).reshape(array.size))
+
+
+def feature_axes(axis: int | tuple[int, ...], ndim: int, name: str) -> tuple[int, ...]:
+    """The feature axes of an array with `ndim` axes: from 0, ascending."""
+    return checks.axes_in_range(name, axis if isinstance(axis, tuple) else (axis,), ndim)
+
+
+@lru_cache(maxsize=1024)
+def _view(shape: tuple[int, ...], strides: tuple[int, ...], axis: int | tuple[int, ...], name: str) -> View:
+    kept = feature_axes(axis, len(shape), name)
+    # Axes of one element have no place in memory: they go first, and do not part what is adjacent.
+    by_memory = sorted(range(len(shape)), key=lambda a: (shape[a] != 1, -abs(strides[a])))
+    features = [a for a in by_memory if a in kept]
+    last = by_memory.index(features[-1]) if features and shape[features[-1]] != 1 else -1
+    outer = [a for a in by_memory[: last + 1] if a not in kept]
+    inner = [a for a in by_memory[last + 1 :] if a not in kept]
+    sizes = [prod(shape[a] for a in group) for group in (outer, features, inner)]
+    feature_order = tuple(kept.index(a) for a in features)
+    return View(
+        tuple(outer + features + inner),
+        (sizes[0], sizes[1], sizes[2]),
+        tuple(shape[a] for a in kept),
+        None if feature_order == tuple(sorted(feature_order)) else feature_order,
+    )
+
+
+def _plain(array: Array) -> bool:
+    flags = array.flags
+    return bool(flags.c_contiguous and flags.aligned and array.dtype.isnative)
+
+
+def _double(array: Array) -> Array:
+    if isinstance(array, np.ndarray) and array.dtype == np.float64 and _plain(array):
+        return array.view(np.ndarray)
+    return np.array(array, dtype=np.float64, order="C", subok=False)
+
+
+class _Unlocked:
+    """The memory of a read-only array, offered as writeable: only the type changes, the kernels do not write to it.
+
+    Numba takes a read-only array for another type, and would compile every kernel once more for each mixture of them.
+    """
+
+    def __init__(self, array: Array) -> None:
+        self._keep_alive = array
+        self.__array_interface__ = {
+            **array.__array_interface__,
+            "data": (array.__array_interface__["data"][0], False),
+        }
+
+
+def _writeable(array: Array) -> Array:
+    return array if array.flags.writeable else np.asarray(_Unlocked(array))

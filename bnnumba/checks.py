@@ -1,0 +1,292 @@
+"""Every error that a caller can cause, in words that name the argument, what was expected and what came."""
+
+import math
+from collections.abc import Iterable
+from numbers import Real
+from operator import index
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bnnumba._types import Array
+
+Saved = TypeVar("Saved")
+
+DATA_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+OVERLAP_WORK = 10_000  # of numpy.shares_memory; past that, arrays are taken to overlap
+
+
+def _described(value: object) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{type(value).__name__} of shape {value.shape} and dtype {value.dtype}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _array(name: str, value: object) -> Array:
+    if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a NumPy array, got {_described(value)}")
+    return value
+
+
+def data(name: str, value: object) -> Array:
+    """An array of data: at least 1-D, float32 or float64 in any byte order."""
+    array = _array(name, value)
+    if array.dtype.newbyteorder("=") not in DATA_DTYPES:
+        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
+    if array.ndim == 0:
+        raise TypeError(f"{name} must have at least one axis, got a 0-d array")
+    return array
+
+
+def like(name: str, value: object, x: Array) -> Array:
+    """An array of x's shape and dtype."""
+    array = data(name, value)
+    if array.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
+    if array.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
+        raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {array.dtype}")
+    return array
+
+
+def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    """A real floating array of exactly the feature shape."""
+    if isinstance(value, np.floating):  # what arithmetic on an array of shape () leaves
+        value = np.asarray(value)
+    array = _array(name, value)
+    if array.dtype.kind != "f":
+        raise TypeError(f"{name} must be an array of real floats, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    return array
+
+
+def moving(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    """A writeable float32 or float64 array of the feature shape."""
+    array = _array(name, value)
+    if array.dtype.newbyteorder("=") not in DATA_DTYPES:
+        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+    if not array.flags.writeable:
+        raise ValueError(f"{name} must be writeable, got a read-only array")
+    return array
+
+
+def apart(name: str, array: Array, others: Iterable[tuple[str, Array | None]]) -> None:
+    """Refuse an array to be written that shares memory with another, or with itself."""
+    if _overlaps_itself(array):
+        raise ValueError(f"{name} must not overlap itself, got shape {array.shape} with strides {array.strides}")
+    for other_name, other in others:
+        if other is not None and np.may_share_memory(array, other) and _overlap(array, other):
+            raise ValueError(f"{name} must share no memory with {other_name}")
+
+
+def _overlaps_itself(array: Array) -> bool:
+    if array.size == 0:
+        return False
+    reach = array.itemsize
+    for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
+        if size > 1 and stride < reach:
+            return True
+        reach += stride * (size - 1)
+    return False
+
+
+def _overlap(a: Array, b: Array) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=OVERLAP_WORK)  # type: ignore[arg-type]  # any int
+    except np.exceptions.TooHardError:
+        return True
+
+
+def output(out: object, x: Array, data_inputs: dict[str, Array], other_inputs: dict[str, Array | None]) -> Array:
+    """An array for the result: it may be exactly one of the data inputs, and overlaps none otherwise."""
+    array = like("out", out, x)
+    if not array.flags.writeable:
+        raise ValueError("out must be writeable, got a read-only array")
+    apart("out", array, other_inputs.items())
+    apart(
+        "out",
+        array,
+        ((f"{name}, unless it is exactly {name}", a) for name, a in data_inputs.items() if not _same(array, a)),
+    )
+    return array
+
+
+def no_output(out: object) -> None:
+    """Refuse an `out` that nothing would be written to."""
+    if out is not None:
+        raise ValueError(f"out must be None where needs_dx is False, got {_described(out)}")
+
+
+def _same(a: Array, b: Array) -> bool:
+    if a is b:
+        return True
+    return a.__array_interface__["data"][0] == b.__array_interface__["data"][0] and (
+        (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
+    )
+
+
+def real(name: str, value: object) -> float:
+    """A finite real number."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} must be a real number, got {_described(value)}")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value!r}")
+    return number
+
+
+def epsilon(value: object) -> float:
+    """A finite real number >= 0."""
+    number = real("epsilon", value)
+    if number < 0:
+        raise ValueError(f"epsilon must be >= 0, got {value!r}")
+    return number
+
+
+def momentum(value: object) -> float:
+    """A finite real number in [0, 1]."""
+    number = real("momentum", value)
+    if not 0 <= number <= 1:
+        raise ValueError(f"momentum must be in [0, 1], got {value!r}")
+    return number
+
+
+def ddof(value: object) -> int:
+    """0 or 1."""
+    number = real("ddof", value)
+    if number not in (0, 1):
+        raise ValueError(f"ddof must be 0 or 1, got {value!r}")
+    return int(number)
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {_described(value)}")
+    return bool(value)
+
+
+def axis(name: str, value: object) -> int | tuple[int, ...]:
+    """An int, or a tuple of ints without a repeat; not yet compared with a number of axes."""
+    if isinstance(value, tuple):
+        axes = tuple(_axis_number(name, item) for item in value)
+        if len(set(axes)) != len(axes):
+            raise ValueError(f"{name} must not repeat an axis, got {value}")
+        return axes
+    return _axis_number(name, value)
+
+
+def _axis_number(name: str, value: object) -> int:
+    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be an int or a tuple of ints, got {_described(value)}")
+    return index(value)
+
+
+def axes_in_range(name: str, axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
+    """The axes counted from 0, in ascending order."""
+    for item in axes:
+        if not -ndim <= item < ndim:
+            raise np.exceptions.AxisError(f"{name} {item} is out of bounds for an array with {ndim} axes")
+    positive = sorted(item % ndim for item in axes)
+    if len(set(positive)) != len(positive):
+        raise ValueError(f"{name} must not repeat an axis, got {axes} for an array with {ndim} axes")
+    return tuple(positive)
+
+
+def moments(name: str, value: Any, kind: Any) -> None:
+    """A Moments tuple whose parts belong together."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a Moments tuple, got {_described(value)}")
+    mean, var, count = value
+    features(f"{name}.mean", mean, np.shape(mean))
+    features(f"{name}.var", var, np.shape(mean))
+    if isinstance(count, bool) or not hasattr(count, "__index__"):
+        raise TypeError(f"{name}.count must be an int, got {_described(count)}")
+    if index(count) < 0:
+        raise ValueError(f"{name}.count must be >= 0, got {count}")
+
+
+def input_shape(value: object) -> tuple[int | None, ...]:
+    """A shape whose unknown sizes are None."""
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"input_shape must be a tuple, got {_described(value)}")
+    for size in value:
+        if size is not None and (isinstance(size, bool) or not hasattr(size, "__index__")):
+            raise TypeError(f"input_shape must hold ints and None, got {_described(size)}")
+        if size is not None and index(size) < 0:
+            raise ValueError(f"input_shape must hold no negative size, got {tuple(value)}")
+    if not value:
+        raise ValueError("input_shape must have at least one axis, got ()")
+    return tuple(None if size is None else index(size) for size in value)
+
+
+def known_sizes(sizes: tuple[int | None, ...]) -> tuple[int, ...]:
+    """Sizes of which none is None."""
+    known = tuple(size for size in sizes if size is not None)
+    if len(known) != len(sizes):
+        raise ValueError(f"the sizes of the feature axes must be known to build the layer, got {sizes}")
+    return known
+
+
+def same_features(built: tuple[int, ...], came: tuple[int, ...]) -> None:
+    """Refuse another feature shape than the one that the layer was built for."""
+    if built != came:
+        raise ValueError(f"the layer was built for the feature shape {built}, got {came}")
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """float32 or float64, by any of NumPy's names for them."""
+    try:
+        kind: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, got {_described(value)}") from None
+    if value is None or kind not in DATA_DTYPES:
+        raise ValueError(f"dtype must be float32 or float64, got {value!r}")
+    return kind
+
+
+def initializer(name: str, value: Any) -> Any:
+    """One of "zeros" and "ones", a finite number, a real array, or a callable of the shape."""
+    if isinstance(value, str):
+        allowed = value in ("zeros", "ones")
+    elif isinstance(value, np.ndarray):
+        allowed = value.dtype.kind in "fiu" and not isinstance(value, np.ma.MaskedArray)
+    elif isinstance(value, Real):
+        allowed = not isinstance(value, bool) and math.isfinite(value)
+    else:
+        allowed = callable(value)
+    if not allowed:
+        expected = "'zeros', 'ones', a finite number, an array of the feature shape or a callable of the shape"
+        raise ValueError(f"{name} must be {expected}, got {_described(value)}")
+    return value
+
+
+def initial_values(name: str, value: object, shape: tuple[int, ...]) -> Array:
+    """What an initializer gave: real numbers of the feature shape."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must give real numbers, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the feature shape {shape}, got {array.shape}")
+    return array
+
+
+def weights(values: object, names: list[str], shape: tuple[int, ...] | None) -> list[Array]:
+    """A list of arrays, one for each of the layer's weights."""
+    if shape is None:
+        raise ValueError("the layer must be built before its weights are set: call build, or the layer, first")
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"weights must be a list of arrays, got {_described(values)}")
+    if len(values) != len(names):
+        raise ValueError(f"weights must be {len(names)} arrays ({', '.join(names)}), got {len(values)}")
+    return [features(name, value, shape) for name, value in zip(names, values, strict=True)]
+
+
+def training_call(saved: Saved | None) -> Saved:
+    """What a training call saved for backward."""
+    if saved is None:
+        raise RuntimeError("backward needs a call with training=True before it, one for each backward")
+    return saved

@@ -1,0 +1,333 @@
+"""The public functions: check, view, kernel, restore."""
+
+from functools import lru_cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnnumba import axes, checks
+from bnnumba._types import Array
+from bnnumba.kernels import serial, threaded
+
+THREADED_BYTES = 2**17  # of x: less work than that is done sooner than threads are woken
+
+
+class Moments(NamedTuple):
+    """Mean and population variance (feature shape, float64) of `count` values each."""
+
+    mean: Array
+    var: Array
+    count: int  # type: ignore[assignment]  # hides tuple.count
+
+
+class Gradients(NamedTuple):
+    """dx (x's shape and dtype; None unless asked for), dgamma and dbeta (feature shape, float64), dresidual (None)."""
+
+    dx: Array | None
+    dgamma: Array
+    dbeta: Array
+    dresidual: Array | None = None
+
+
+def moments(x: Array, feature_axis: int | tuple[int, ...] = -1) -> Moments:
+    """Compute the mean and the population variance of every feature.
+
+        mean = sum(x)/count    var = sum((x - mean)**2)/count
+
+    Parameters
+    ----------
+    x : array, at least 1-D, float32 or float64, any strides
+    feature_axis : int or tuple of ints
+        The axes that are kept; all the others are reduced. NumPy's `axis` is the opposite.
+
+    Returns
+    -------
+    Moments
+        mean and var, float64, of the feature shape (x's sizes along the feature axes, in x's own order of axes), and
+        count, the number of values reduced per feature. With count = 0 mean and var are 0.
+
+    Raises
+    ------
+    TypeError
+        If x is not an array of one of these dtypes, or feature_axis not an int or a tuple of ints.
+    ValueError
+        If an axis is repeated; numpy.exceptions.AxisError, a ValueError, if it is out of range.
+
+    Notes
+    -----
+    Sums are float64, of data shifted by a value near the mean (Chan, Golub, LeVeque 1983), so that a large offset costs
+    no digits. `bnnumba.axes` says when x is copied.
+    """
+    x = checks.data("x", x)
+    view = axes.canonical_view(x, feature_axis)
+    mean, var = _form_for(x).moments(view.of(x))
+    return Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
+
+
+def merge_moments(a: Moments, b: Moments) -> Moments:
+    """Pool the moments of two disjoint batches into those of their union.
+
+        count = a.count + b.count    delta = b.mean - a.mean    mean = a.mean + delta*b.count/count
+        var = (a.count*a.var + b.count*b.var)/count + delta**2 * a.count*b.count/count**2
+
+    Parameters
+    ----------
+    a, b : Moments of one feature shape
+
+    Returns
+    -------
+    Moments
+        New arrays; a side with count = 0 leaves the other as it is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a or b is not a Moments tuple, or their shapes differ.
+
+    Notes
+    -----
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    """
+    checks.moments("a", a, Moments)
+    checks.moments("b", b, Moments)
+    checks.features("b.mean", b.mean, a.mean.shape)
+    for side, other in ((a, b), (b, a)):
+        if other.count == 0:
+            return Moments(np.array(side.mean, np.float64), np.array(side.var, np.float64), int(side.count))
+    count = int(a.count) + int(b.count)
+    share_a, share_b = a.count / count, b.count / count
+    delta = np.subtract(b.mean, a.mean, dtype=np.float64)
+    mean = np.asarray(a.mean + delta * share_b, np.float64)
+    var = np.asarray(share_a * a.var + share_b * b.var + (delta * share_a) * (delta * share_b), np.float64)
+    return Moments(mean, var, count)
+
+
+def normalize(
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    epsilon: float = 1e-3,
+    out: Array | None = None,
+) -> Array:
+    """Normalize x by a given mean and variance: inference, with moving statistics.
+
+        y = gamma * (x - mean) * rstd + beta    rstd = 1/sqrt(var + epsilon)
+
+    Parameters
+    ----------
+    x : array, at least 1-D, float32 or float64, any strides
+    mean, var : float arrays of the feature shape
+    gamma, beta : float arrays of the feature shape, or None for 1 and 0
+    feature_axis : int or tuple of ints
+        The axes that mean, var, gamma and beta belong to.
+    epsilon : real number >= 0
+        Added to var. Where var + epsilon is 0, rstd is taken as 0.
+    out : array of x's shape and dtype, optional
+        Takes the result. It may be x itself; otherwise it shares no memory with an input.
+
+    Returns
+    -------
+    array
+        y, of x's shape, dtype and memory order, or `out`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; nothing has then been written.
+    """
+    x = checks.data("x", x)
+    view = axes.canonical_view(x, feature_axis)
+    shape = view.feature_shape
+    mean, var = checks.features("mean", mean, shape), checks.features("var", var, shape)
+    gamma, beta = _optional("gamma", gamma, shape), _optional("beta", beta, shape)
+    epsilon = checks.epsilon(epsilon)
+    y = _result(out, x, {"x": x}, {"mean": mean, "var": var, "gamma": gamma, "beta": beta})
+    result = view.for_result(y)
+    _form_for(x).normalize(
+        view.of(x),
+        view.flatten(mean),
+        view.flatten(var),
+        _flat_or(view, gamma, 1.0),
+        _flat_or(view, beta, 0.0),
+        epsilon,
+        result,
+    )
+    return view.deliver(result, y)
+
+
+def batch_norm(
+    x: Array,
+    gamma: Array | None = None,
+    beta: Array | None = None,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    epsilon: float = 1e-3,
+    out: Array | None = None,
+) -> tuple[Array, Moments]:
+    """Normalize x by its own moments: the training forward.
+
+        y = gamma * (x - mean) * rstd + beta    rstd = 1/sqrt(var + epsilon)    mean, var = moments(x)
+
+    Parameters
+    ----------
+    x, gamma, beta, feature_axis, epsilon, out
+        As for `normalize`. With out=x, x is gone: `batch_norm_backward` can then not be called.
+
+    Returns
+    -------
+    y : array
+        Of x's shape, dtype and memory order, or `out`.
+    moments : Moments
+        The batch's, for `batch_norm_backward` and `update_moving`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; nothing has then been written.
+
+    Notes
+    -----
+    Ioffe and Szegedy, "Batch Normalization", 2015.
+    """
+    x = checks.data("x", x)
+    view = axes.canonical_view(x, feature_axis)
+    gamma, beta = _optional("gamma", gamma, view.feature_shape), _optional("beta", beta, view.feature_shape)
+    epsilon = checks.epsilon(epsilon)
+    y = _result(out, x, {"x": x}, {"gamma": gamma, "beta": beta})
+    result = view.for_result(y)
+    mean, var = _form_for(x).batch_norm(
+        view.of(x), _flat_or(view, gamma, 1.0), _flat_or(view, beta, 0.0), epsilon, result
+    )
+    return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
+
+
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array | None = None,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    epsilon: float = 1e-3,
+    frozen: bool = False,
+    needs_dx: bool = True,
+    out: Array | None = None,
+) -> Gradients:
+    """Compute the gradients of `batch_norm`, or with frozen=True those of `normalize`.
+
+        dbeta = sum(dy)    dgamma = sum(dy * x_hat)    x_hat = (x - mean)*rstd
+        training: dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)
+        frozen:   dx = gamma*rstd * dy
+
+    Parameters
+    ----------
+    dy, x : arrays of one shape and dtype
+        The gradient with respect to y, in any memory order, and the forward's x.
+    mean, var : float arrays of the feature shape
+        Of the batch; or, frozen, the constants that `normalize` was given.
+    gamma : float array of the feature shape, or None for 1
+    feature_axis : int or tuple of ints
+    epsilon : real number >= 0, as given forward
+    frozen : bool
+        Whether mean and var were constants.
+    needs_dx : bool
+        False leaves dx out, and a sweep over the data with it.
+    out : array of x's shape and dtype, optional
+        Takes dx. It may be dy itself or x itself; otherwise it shares no memory with an input.
+
+    Returns
+    -------
+    Gradients
+        dx, of x's shape, dtype and memory order, or `out`, or None; dgamma and dbeta, float64, of the feature shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; nothing has then been written.
+    """
+    x = checks.data("x", x)
+    dy = checks.like("dy", dy, x)
+    view = axes.canonical_view(x, feature_axis)
+    shape = view.feature_shape
+    mean, var = checks.features("mean", mean, shape), checks.features("var", var, shape)
+    gamma = _optional("gamma", gamma, shape)
+    epsilon = checks.epsilon(epsilon)
+    frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
+    form, statistics = _form_for(x), (view.flatten(mean), view.flatten(var))
+    if not needs_dx:
+        checks.no_output(out)
+        dgamma, dbeta = form.gradient_sums(view.of(dy), view.of(x), *statistics, epsilon)
+        return Gradients(None, view.unflatten(dgamma), view.unflatten(dbeta))
+    dx = _result(out, x, {"dy": dy, "x": x}, {"mean": mean, "var": var, "gamma": gamma})
+    result = view.for_result(dx)
+    kernel = form.frozen_backward if frozen else form.batch_norm_backward
+    dgamma, dbeta = kernel(view.of(dy), view.of(x), *statistics, _flat_or(view, gamma, 1.0), epsilon, result)
+    return Gradients(view.deliver(result, dx), view.unflatten(dgamma), view.unflatten(dbeta))
+
+
+def update_moving(
+    moving_mean: Array, moving_var: Array, moments: Moments, momentum: float = 0.99, *, ddof: int = 0
+) -> None:
+    """Move the moving statistics towards the batch's, in place.
+
+        moving = momentum*moving + (1 - momentum)*batch
+
+    Parameters
+    ----------
+    moving_mean, moving_var : writeable float32 or float64 arrays of the feature shape
+    moments : Moments
+        With count = 0 nothing changes.
+    momentum : real number in [0, 1]
+        Keras's meaning: 0.99 keeps 99 %. PyTorch's momentum is 1 - momentum.
+    ddof : 0 or 1
+        0: the batch's variance is the population one, as in Keras, ONNX and Flax. 1: it is multiplied by
+        count/max(count - 1, 1), as in PyTorch, TensorFlow's fused op and cuDNN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above; nothing has then been written.
+    """
+    checks.moments("moments", moments, Moments)
+    shape = moments.mean.shape
+    moving_mean, moving_var = (
+        checks.moving("moving_mean", moving_mean, shape),
+        checks.moving("moving_var", moving_var, shape),
+    )
+    checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
+    checks.apart("moving_var", moving_var, [("moments.mean", moments.mean)])
+    momentum, ddof = checks.momentum(momentum), checks.ddof(ddof)
+    flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
+    batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
+    serial.update_moving(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
+    for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
+        if not np.may_share_memory(moving, result):
+            moving[...] = result.reshape(shape)
+
+
+def _form_for(x: Array) -> ModuleType:
+    """The kernels in the form that is faster for x; their bits are the same."""
+    return threaded if x.nbytes >= THREADED_BYTES else serial
+
+
+def _optional(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
+    return None if value is None else checks.features(name, value, shape)
+
+
+def _result(out: Any, x: Array, data_inputs: dict[str, Array], other_inputs: dict[str, Array | None]) -> Array:
+    return axes.empty_like(x) if out is None else checks.output(out, x, data_inputs, other_inputs)
+
+
+def _flat_or(view: axes.View, features: Array | None, default: float) -> Array:
+    return _constant(view.shape[1], default) if features is None else view.flatten(features)
+
+
+@lru_cache(maxsize=64)
+def _constant(size: int, value: float) -> Array:
+    return np.full(size, value)

@@ -1,0 +1,24 @@
+"""Kernels on canonical three-dimensional arrays, callable from Python and from a caller's own `@njit` code.
+
+`bnnumba.kernels.serial` uses no threads and may be called inside a caller's own `prange`; `bnnumba.kernels.threaded`
+has the same functions, gives the same bits, and uses Numba's threads. The signatures are stable:
+
+    moments(x) -> (mean, var)
+    normalize(x, mean, var, gamma, beta, epsilon, y)
+    batch_norm(x, gamma, beta, epsilon, y) -> (mean, var)
+    gradient_sums(dy, x, mean, var, epsilon) -> (dgamma, dbeta)
+    input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+    frozen_input_gradient(dy, var, gamma, epsilon, dx)
+    batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
+    frozen_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
+    update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
+
+x, dy, y and dx are (outer, feature, inner), C-contiguous, all float32 or all float64; y may be x, and dx may be dy or
+x. Arrays of shape (feature,) are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and
+momentum are floats, count and ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The
+equations are those of the functions of the same names.
+"""
+
+from bnnumba.kernels import serial, threaded
+
+__all__ = ["serial", "threaded"]

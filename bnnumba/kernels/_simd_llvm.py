@@ -1,0 +1,155 @@
+"""The vector operations as LLVM instructions (see `simd`)."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, models, overload, register_model
+
+LANES = 16
+_I32 = ir.IntType(32)
+
+
+class VectorType(types.Type):
+    """LANES numbers of one dtype in registers; LLVM splits it into what the machine has."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"Vector({dtype} x {LANES})")
+
+
+@register_model(VectorType)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, fe_type: VectorType) -> None:
+        super().__init__(manager, fe_type, _llvm_vector(fe_type.dtype))
+
+
+def _llvm_vector(dtype: Any, lanes: int = LANES) -> Any:
+    return ir.VectorType(
+        {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.boolean: ir.IntType(1)}[dtype], lanes
+    )
+
+
+def _lane_numbers(lanes: range) -> Any:
+    return ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes))
+
+
+def _broadcast(builder: Any, scalar: Any) -> Any:
+    undefined = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
+    one = builder.insert_element(undefined, scalar, ir.Constant(_I32, 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(_I32, LANES), [0] * LANES))
+
+
+def _first(builder: Any, n: Any) -> Any:
+    """The mask of lanes below n; a constant n >= LANES folds to all of them, and the masked access to a plain one."""
+    return builder.icmp_signed("<", _lane_numbers(range(LANES)), _broadcast(builder, builder.trunc(n, _I32)))
+
+
+def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
+    # llvmlite's declare_intrinsic takes no vector types, so the declaration is written out.
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    module = builder.module
+    return builder.call(module.globals.get(name) or ir.Function(module, kind, name), arguments)
+
+
+def _address(context: Any, builder: Any, array_type: Any, array: Any, i: Any) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [i]), _llvm_vector(array_type.dtype).as_pointer())
+
+
+def _suffix(dtype: Any) -> str:
+    return f"v{LANES}f{dtype.bitwidth}"
+
+
+@intrinsic
+def load(typing_context: Any, array: Any, i: Any, n: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        vector = _llvm_vector(array.dtype)
+        pointer = _address(context, builder, array, arguments[0], arguments[1])
+        alignment = ir.Constant(_I32, array.dtype.bitwidth // 8)
+        parts = [pointer, alignment, _first(builder, arguments[2]), ir.Constant(vector, None)]
+        return _call(builder, f"llvm.masked.load.{_suffix(array.dtype)}.p0", vector, parts)
+
+    return VectorType(array.dtype)(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def store(typing_context: Any, array: Any, i: Any, n: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(context, builder, array, arguments[0], arguments[1])
+        alignment = ir.Constant(_I32, array.dtype.bitwidth // 8)
+        parts = [arguments[3], pointer, alignment, _first(builder, arguments[2])]
+        _call(builder, f"llvm.masked.store.{_suffix(array.dtype)}.p0", ir.VoidType(), parts)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, vector), generate
+
+
+@intrinsic
+def splat(typing_context: Any, scalar: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _broadcast(builder, arguments[0])
+
+    return VectorType(scalar)(scalar), generate
+
+
+@intrinsic
+def widen(typing_context: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if vector.dtype == types.float64:
+            return arguments[0]
+        return builder.fpext(arguments[0], _llvm_vector(types.float64))
+
+    return VectorType(types.float64)(vector), generate
+
+
+@intrinsic
+def keep(typing_context: Any, vector: Any, n: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, n = arguments
+        return builder.select(_first(builder, n), value, ir.Constant(value.type, None))
+
+    return vector(vector, types.intp), generate
+
+
+@intrinsic
+def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, f"llvm.fma.{_suffix(a.dtype)}", arguments[0].type, list(arguments))
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def fold(typing_context: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        value, lanes = arguments[0], LANES
+        while lanes > 1:
+            undefined, lanes = ir.Constant(value.type, ir.Undefined), lanes // 2
+            low = builder.shuffle_vector(value, undefined, _lane_numbers(range(lanes)))
+            high = builder.shuffle_vector(value, undefined, _lane_numbers(range(lanes, 2 * lanes)))
+            value = builder.fadd(low, high)
+        return builder.extract_element(value, ir.Constant(_I32, 0))
+
+    return vector.dtype(vector), generate
+
+
+def _arithmetic(symbol: Callable[..., Any], instruction: str) -> None:
+    @intrinsic
+    def lanewise(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return getattr(builder, instruction)(*arguments)
+
+        return a(a, a), generate
+
+    @overload(symbol, strict=False)
+    def typed(a: Any, b: Any) -> Any:
+        if isinstance(a, VectorType) and a == b:
+            return lambda a, b: lanewise(a, b)
+        return None
+
+
+for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
+    _arithmetic(_symbol, _instruction)

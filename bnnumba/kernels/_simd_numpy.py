@@ -1,0 +1,44 @@
+"""The vector operations on NumPy arrays of LANES elements, for NUMBA_DISABLE_JIT=1 (see `simd`)."""
+
+import numpy as np
+
+from bnnumba._types import Array, Vector
+
+LANES = 16
+
+
+def load(array: Array, i: int, n: int) -> Vector:
+    vector = np.zeros(LANES, array.dtype)
+    n = min(n, LANES)
+    vector[:n] = array[i : i + n]
+    return vector
+
+
+def store(array: Array, i: int, n: int, vector: Vector) -> None:
+    n = min(n, LANES)
+    array[i : i + n] = vector[:n]
+
+
+def splat(scalar: float) -> Vector:
+    return np.full(LANES, scalar)
+
+
+def widen(vector: Vector) -> Vector:
+    return vector.astype(np.float64)
+
+
+def keep(vector: Vector, n: int) -> Vector:
+    return np.where(np.arange(LANES) < n, vector, vector.dtype.type(0))
+
+
+def fma(a: Vector, b: Vector, c: Vector) -> Vector:
+    # Rounded twice for float64, where NumPy has no fused operation: bits may differ from the compiled kernels.
+    return (a.astype(np.float64) * b + c).astype(a.dtype)
+
+
+def fold(vector: Vector) -> float:
+    while len(vector) > 1:
+        half = len(vector) // 2
+        vector = vector[:half] + vector[half:]
+    scalar: float = vector[0]
+    return scalar

@@ -1,0 +1,135 @@
+"""The equations, each written once: sums of vectors, and coefficients of features."""
+
+import numpy as np
+
+from bnnumba._jit import helper, inlined
+from bnnumba._types import Array, Terms, Vector
+from bnnumba.kernels.simd import fma, keep, load, widen
+
+# ---- sums: each pass adds up a and a*b
+
+
+@inlined
+def moment_terms(dy: Array, x: Array, i: int, n: int, shift: Vector) -> tuple[Vector, Vector]:
+    """The pair (d, d) with d = x - shift: sums of d and d*d."""
+    d = keep(widen(load(x, i, n)) - shift, n)
+    return d, d
+
+
+@inlined
+def gradient_terms(dy: Array, x: Array, i: int, n: int, mean: Vector) -> tuple[Vector, Vector]:
+    """The pair (dy, x - mean): sums of dy and dy*(x - mean)."""
+    return widen(load(dy, i, n)), widen(load(x, i, n)) - mean
+
+
+@inlined
+def sum_of_8(terms: Terms, dy: Array, x: Array, i: int, step: int, n: int, shift: Vector) -> tuple[Vector, Vector]:
+    """Sums of a and a*b over 8 vectors that start `step` apart, as a tree: long chains would cost digits."""
+    a0, b0 = terms(dy, x, i, n, shift)
+    a1, b1 = terms(dy, x, i + step, n, shift)
+    a2, b2 = terms(dy, x, i + 2 * step, n, shift)
+    a3, b3 = terms(dy, x, i + 3 * step, n, shift)
+    a4, b4 = terms(dy, x, i + 4 * step, n, shift)
+    a5, b5 = terms(dy, x, i + 5 * step, n, shift)
+    a6, b6 = terms(dy, x, i + 6 * step, n, shift)
+    a7, b7 = terms(dy, x, i + 7 * step, n, shift)
+    first = ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
+    second = (fma(a0, b0, a1 * b1) + fma(a2, b2, a3 * b3)) + (fma(a4, b4, a5 * b5) + fma(a6, b6, a7 * b7))
+    return first, second
+
+
+@inlined
+def kahan(total: Vector, excess: Vector, term: Vector) -> tuple[Vector, Vector]:
+    """Add a term to a compensated sum (Kahan 1965): the error stays at one rounding, however long the sum."""
+    corrected = term - excess
+    result = total + corrected
+    return result, (result - total) - corrected
+
+
+# ---- coefficients: per feature, from float64, in the data's dtype
+
+
+@helper
+def reciprocal_std(var: float, epsilon: float) -> float:
+    spread = var + epsilon
+    return 0.0 if spread == 0.0 else 1.0 / np.sqrt(spread)
+
+
+@helper
+def power_of_two(value: float, like: Array) -> float:
+    """The power of two in |value|'s binade, kept where the data's dtype and its reciprocal are normal numbers.
+
+    Data is scaled by it, exactly, before a rounded coefficient meets it: gamma*rstd alone may be subnormal or infinite
+    in float32, as for data near 1e37 or 1e-40.
+    """
+    bits = np.float64(value).view(np.int64) & 0x7FF0000000000000
+    power = np.int64(bits).view(np.float64)
+    least, most = (2.0**-126, 2.0**126) if like.itemsize == 4 else (2.0**-1022, 2.0**1022)
+    return min(max(power, least), most)
+
+
+@helper
+def normalize_coefficients(
+    mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, first: int, last: int, out: Array
+) -> None:
+    """Rows of `out`: mean_hi, power, scale, shift, for y = (x - mean_hi)*power*scale + shift."""
+    for f in range(first, last):
+        rstd = reciprocal_std(var[f], epsilon)
+        power = power_of_two(rstd, out)
+        out[0, f] = mean[f]
+        out[1, f] = power
+        out[2, f] = gamma[f] * (rstd / power)
+        mean_lo = mean[f] - np.float64(out[0, f])
+        out[3, f] = beta[f] - mean_lo * (gamma[f] * rstd)
+
+
+@helper
+def frozen_coefficients(var: Array, gamma: Array, epsilon: float, first: int, last: int, out: Array) -> None:
+    """Rows of `out` as for `normalize`, with dy in the place of x: dx = (dy - 0)*power*scale + 0."""
+    for f in range(first, last):
+        scale = gamma[f] * reciprocal_std(var[f], epsilon)
+        power = power_of_two(scale, out)
+        out[0, f] = 0.0
+        out[1, f] = power
+        out[2, f] = scale / power
+        out[3, f] = 0.0
+
+
+@helper
+def gradient_coefficients(
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    dgamma: Array,
+    dbeta: Array,
+    epsilon: float,
+    count: int,
+    first: int,
+    last: int,
+    out: Array,
+) -> None:
+    """Rows of `out`: mean_hi, power, scale, a, b, for dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
+    for f in range(first, last):
+        rstd = reciprocal_std(var[f], epsilon)
+        power = power_of_two(rstd, out)
+        out[0, f] = mean[f]
+        out[1, f] = power
+        out[2, f] = gamma[f] * (rstd / power)
+        mean_lo = mean[f] - np.float64(out[0, f])
+        out[3, f] = mean_lo * rstd * (dgamma[f] / count) - dbeta[f] / count
+        out[4, f] = -(rstd / power) * (dgamma[f] / count)
+
+
+# ---- elementwise
+
+
+@inlined
+def normalized(x: Vector, mean_hi: Vector, power: Vector, scale: Vector, shift: Vector) -> Vector:
+    return fma((x - mean_hi) * power, scale, shift)
+
+
+@inlined
+def input_gradient(
+    dy: Vector, x: Vector, mean_hi: Vector, power: Vector, scale: Vector, a: Vector, b: Vector
+) -> Vector:
+    return (dy + fma(b, (x - mean_hi) * power, a)) * scale * power

@@ -1,0 +1,153 @@
+"""One region of work in either layout, and the merging of the chunks' partial sums."""
+
+import numpy as np
+
+from bnnumba._jit import helper, inlined
+from bnnumba._types import Array, Terms
+from bnnumba.kernels import channels_first, channels_last
+from bnnumba.kernels.formulas import kahan, reciprocal_std
+from bnnumba.kernels.grid import Region, chunk_count, make_grid
+from bnnumba.kernels.plan import reduce_region
+from bnnumba.kernels.simd import LANES, load, splat, store
+
+SAMPLES = 8  # elements that the shift is made of: it is then within 1.4 std of the mean but for 1 feature in 10**4
+
+# The shift is too far from the mean where (mean - shift)**2 > FAR * var: var then has a relative error of about
+# FAR * 2**-53, and 4 * 2**-53 is what float64 data is promised, 4 * 2**-24 float32 data.
+FAR_64 = 2.0
+FAR_32 = 2.0**20
+
+
+@inlined
+def reduce_task(
+    terms: Terms,
+    dy: Array,
+    x: Array,
+    threads: int,
+    first: int,
+    last: int,
+    task: int,
+    shift: Array,
+    partial: Array,
+) -> Region:
+    """Make one task of the sums of a and a*b, the `terms` of dy, x and shift, and return its region."""
+    grid = make_grid(x.shape)
+    chunk, region = reduce_region(x, threads, first, last, task)
+    if grid.inner == 1:
+        channels_last.reduce(terms, dy.reshape(x.size), x.reshape(x.size), grid, region, shift[0], partial[chunk])
+    else:
+        channels_first.reduce(terms, dy.reshape(x.size), x.reshape(x.size), grid, region, shift[0], partial[chunk])
+    return region
+
+
+@helper
+def scale(x: Array, region: Region, coefficients: Array, y: Array) -> None:
+    """Fill y = (x - mean_hi)*power*scale + shift in the region."""
+    grid = make_grid(x.shape)
+    if grid.inner == 1:
+        channels_last.scale(x.reshape(x.size), grid, region, coefficients, y.reshape(x.size))
+    else:
+        channels_first.scale(x.reshape(x.size), grid, region, coefficients, y.reshape(x.size))
+
+
+@helper
+def differentiate(dy: Array, x: Array, region: Region, coefficients: Array, dx: Array) -> None:
+    """Fill dx = (dy + (a + b*(x - mean_hi)*power))*scale*power in the region."""
+    grid = make_grid(x.shape)
+    flat_dy, flat_x, result = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
+    if grid.inner == 1:
+        channels_last.differentiate(flat_dy, flat_x, grid, region, coefficients, result)
+    else:
+        channels_first.differentiate(flat_dy, flat_x, grid, region, coefficients, result)
+
+
+@helper
+def new_shift(x: Array) -> Array:
+    grid = make_grid(x.shape)
+    return np.empty((2, grid.fold * grid.feature))
+
+
+@helper
+def new_partial(x: Array) -> Array:
+    grid = make_grid(x.shape)
+    return np.empty((chunk_count(grid), 2, grid.feature))
+
+
+@helper
+def new_coefficients(x: Array) -> Array:
+    grid = make_grid(x.shape)
+    return np.empty((5, grid.fold * grid.feature), x.dtype)
+
+
+@helper
+def repeat(rows: Array, x: Array) -> None:
+    """Copy the first `feature` columns over the others: one for each row that is folded into a long one."""
+    feature = x.shape[1]
+    for row in rows:
+        for c in range(feature, row.size):
+            row[c] = row[c - feature]
+
+
+@helper
+def sample_shift(x: Array, first: int, last: int, shift: Array) -> None:
+    """A value near each feature's mean: the mean of a few elements spread evenly; equal elements give it exactly."""
+    outer, _, inner = x.shape
+    taken = min(SAMPLES, outer * inner)
+    for f in range(first, last):
+        shift[0, f] = x[0, f, 0]
+        shift[1, f] = 0.0
+    for k in range(1, taken):
+        o, i = divmod(k * (outer * inner) // taken, inner)
+        for f in range(first, last):
+            shift[1, f] += np.float64(x[o, f, i]) - shift[0, f]
+    for f in range(first, last):
+        shift[0, f] += shift[1, f] / taken
+
+
+@helper
+def merge(partial: Array, first: int, last: int) -> None:
+    """Add up the chunks of each feature, in the grid's order, into partial[0]."""
+    chunks, _, feature = partial.shape
+    flat = partial.reshape(partial.size)
+    for k in range(2):
+        for f in range(first, last, LANES):
+            n = min(LANES, last - f)
+            total, excess = load(flat, k * feature + f, n), splat(0.0)
+            for chunk in range(1, chunks):
+                total, excess = kahan(total, excess, load(flat, (2 * chunk + k) * feature + f, n))
+            store(flat, k * feature + f, n, total)
+
+
+@helper
+def finish_moments(x: Array, first: int, last: int, shift: Array, partial: Array, mean: Array, var: Array) -> bool:
+    """Turn the sums of d = x - shift and d*d into mean and var.
+
+    Where the shift was so far from the mean that var lost digits, put the mean in its place and return True: the sums
+    must be made again.
+    """
+    merge(partial, first, last)
+    count = x.shape[0] * x.shape[2]
+    far = FAR_32 if x.itemsize == 4 else FAR_64
+    again = False
+    for f in range(first, last):
+        sum_d, sum_dd = partial[0, 0, f], partial[0, 1, f]
+        distance = sum_d / count
+        mean[f] = shift[0, f] + distance
+        var[f] = max((sum_dd - distance * sum_d) / count, 0.0)
+        if not np.isfinite(sum_d):
+            mean[f] = var[f] = np.nan
+        elif distance * distance > far * var[f]:
+            shift[0, f] = mean[f]
+            again = True
+    return again
+
+
+@helper
+def finish_gradients(
+    first: int, last: int, partial: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
+) -> None:
+    """Turn the sums of dy and dy*(x - mean) into dbeta and dgamma."""
+    merge(partial, first, last)
+    for f in range(first, last):
+        dbeta[f] = partial[0, 0, f]
+        dgamma[f] = partial[0, 1, f] * reciprocal_std(var[f], epsilon)

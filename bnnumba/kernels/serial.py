@@ -1,0 +1,16 @@
+"""The serial form of the kernels: no threads, for small data and for use inside a caller's own `prange`."""
+
+from bnnumba._jit import compile_form
+from bnnumba.kernels import passes
+
+FORM = compile_form(passes, (*passes.STEPS, *passes.KERNELS))
+
+moments = FORM["moments"]
+normalize = FORM["normalize"]
+batch_norm = FORM["batch_norm"]
+gradient_sums = FORM["gradient_sums"]
+input_gradient = FORM["input_gradient"]
+frozen_input_gradient = FORM["frozen_input_gradient"]
+batch_norm_backward = FORM["batch_norm_backward"]
+frozen_backward = FORM["frozen_backward"]
+update_moving = FORM["update_moving"]

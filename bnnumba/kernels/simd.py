@@ -1,0 +1,27 @@
+"""Vectors of LANES numbers, from which every loop over data is written.
+
+A vector has the same LANES on every machine, and LLVM only splits it into the registers that there are: so a kernel's
+sums are added in one order, and its bits depend neither on the vector width nor on what the optimizer makes of a loop.
+
+    load(a, i, n)       a[i : i + n] in the first n lanes, 0 in the others; n >= LANES loads a whole vector
+    store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
+    splat(s)            the scalar s in every lane
+    widen(v)            v as float64
+    keep(v, n)          v in the first n lanes, 0 in the others
+    fma(a, b, c)        a * b + c, rounded once: the only fused operation there is
+    fold(v)             the sum of all lanes: halves are added until one is left
+    a + b, a - b, a * b lane by lane
+
+`a` is a one-dimensional C-contiguous array; i + min(n, LANES) must not pass its end.
+"""
+
+from typing import TYPE_CHECKING
+
+from numba import config
+
+if TYPE_CHECKING or config.DISABLE_JIT:
+    from bnnumba.kernels._simd_numpy import LANES, fma, fold, keep, load, splat, store, widen
+else:
+    from bnnumba.kernels._simd_llvm import LANES, fma, fold, keep, load, splat, store, widen
+
+__all__ = ["LANES", "fma", "fold", "keep", "load", "splat", "store", "widen"]

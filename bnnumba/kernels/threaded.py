@@ -1,0 +1,16 @@
+"""The threaded form of the kernels: the bits of the serial form, from all of Numba's threads."""
+
+from bnnumba._jit import compile_form
+from bnnumba.kernels import passes, serial
+
+FORM = compile_form(passes, (*passes.STEPS, *passes.KERNELS), serial.FORM)
+
+moments = FORM["moments"]
+normalize = FORM["normalize"]
+batch_norm = FORM["batch_norm"]
+gradient_sums = FORM["gradient_sums"]
+input_gradient = FORM["input_gradient"]
+frozen_input_gradient = FORM["frozen_input_gradient"]
+batch_norm_backward = FORM["batch_norm_backward"]
+frozen_backward = FORM["frozen_backward"]
+update_moving = FORM["update_moving"]

@@ -1,0 +1,247 @@
+"""BatchNormalization: state and modes. The arithmetic is in `functional`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnnumba import axes, checks
+from bnnumba._types import Array
+from bnnumba.functional import batch_norm, batch_norm_backward, normalize, update_moving
+
+Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
+
+
+class _Saved(NamedTuple):
+    """What backward needs of the training call before it."""
+
+    x: Array
+    mean: Array
+    var: Array
+    frozen: bool
+
+
+class BatchNormalization:
+    """Batch normalization in Keras 3's terms, for NumPy arrays.
+
+        training:  y = gamma * (x - mean)/sqrt(var + epsilon) + beta    with the batch's mean and population variance
+                   moving = momentum*moving + (1 - momentum)*batch
+        inference: y = gamma * (x - moving_mean)/sqrt(moving_variance + epsilon) + beta
+
+    Parameters
+    ----------
+    axis : int or tuple of ints
+        The feature axes, which are kept; Keras's meaning.
+    momentum : real number in [0, 1]
+    epsilon : real number >= 0
+    center, scale : bool
+        Whether there is a beta, a gamma.
+    beta_initializer, gamma_initializer, moving_mean_initializer, moving_variance_initializer
+        "zeros", "ones", a number, an array of the feature shape, or a callable of the feature shape.
+    ddof : 0 or 1
+        Of the variance that goes into the moving one: 0 as in Keras, 1 as in PyTorch.
+    dtype : float32 or float64
+        Of gamma and beta. y always has x's dtype.
+
+    Attributes
+    ----------
+    gamma, beta : arrays of the feature shape, of `dtype`; None before the layer is built, or without scale, center
+    moving_mean, moving_variance : arrays of the feature shape, float64; None before the layer is built
+    dgamma, dbeta : arrays of the feature shape, float64, of the last `backward`; None before, or without scale, center
+    trainable : bool
+        False freezes the layer, as in Keras: it normalizes by the moving statistics and leaves them, whatever
+        `training` says. `backward` is then the gradient of that, dgamma and dbeta included.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+
+    def __init__(
+        self,
+        axis: int | tuple[int, ...] = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Initializer = "zeros",
+        gamma_initializer: Initializer = "ones",
+        moving_mean_initializer: Initializer = "zeros",
+        moving_variance_initializer: Initializer = "ones",
+        *,
+        ddof: int = 0,
+        dtype: Any = "float32",
+    ) -> None:
+        self.axis = checks.axis("axis", axis)
+        self.momentum = checks.momentum(momentum)
+        self.epsilon = checks.epsilon(epsilon)
+        self.center = checks.flag("center", center)
+        self.scale = checks.flag("scale", scale)
+        self.beta_initializer = checks.initializer("beta_initializer", beta_initializer)
+        self.gamma_initializer = checks.initializer("gamma_initializer", gamma_initializer)
+        self.moving_mean_initializer = checks.initializer("moving_mean_initializer", moving_mean_initializer)
+        self.moving_variance_initializer = checks.initializer(
+            "moving_variance_initializer", moving_variance_initializer
+        )
+        self.ddof = checks.ddof(ddof)
+        self.dtype = checks.dtype(dtype)
+        self.trainable = True
+        self.gamma: Array | None = None
+        self.beta: Array | None = None
+        self.moving_mean: Array | None = None
+        self.moving_variance: Array | None = None
+        self.dgamma: Array | None = None
+        self.dbeta: Array | None = None
+        self._feature_shape: tuple[int, ...] | None = None
+        self._saved: _Saved | None = None
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        """Make gamma, beta and the moving statistics for inputs of this shape; unknown reduced sizes may be None.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the shape has not the feature axes, or the layer was built for another feature shape.
+        """
+        sizes = checks.input_shape(input_shape)
+        kept = axes.feature_axes(self.axis, len(sizes), "axis")
+        self._build(checks.known_sizes(tuple(sizes[a] for a in kept)))
+
+    def __call__(self, x: Array, training: bool = False) -> Array:
+        """Normalize x, by its own moments when training and by the moving statistics otherwise.
+
+        Parameters
+        ----------
+        x : array, at least 1-D, float32 or float64, any strides
+        training : bool
+            True also moves the moving statistics, and keeps a reference to x (not a copy) for one `backward`.
+            False keeps nothing: threads may share the layer.
+
+        Returns
+        -------
+        array
+            y, of x's shape, dtype and memory order.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If x is no such array, or its feature shape is not the one that the layer was built for.
+        """
+        training = checks.flag("training", training)
+        x = checks.data("x", x)
+        self._build(axes.canonical_view(x, self.axis, "axis").feature_shape)
+        assert self.moving_mean is not None
+        assert self.moving_variance is not None
+        if training and self.trainable:
+            y, moments = batch_norm(x, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
+            update_moving(self.moving_mean, self.moving_variance, moments, self.momentum, ddof=self.ddof)
+            self._saved = _Saved(x, moments.mean, moments.var, frozen=False)
+            return y
+        mean, var = self.moving_mean, self.moving_variance
+        y = normalize(x, mean, var, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
+        if training:
+            self._saved = _Saved(x, mean.copy(), var.copy(), frozen=True)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Return dx for the last training call, and leave `dgamma` and `dbeta`.
+
+        Parameters
+        ----------
+        dy : array of x's shape and dtype, any memory order
+
+        Raises
+        ------
+        RuntimeError
+            If there was no training call since the last backward.
+        TypeError, ValueError
+            If dy is no such array.
+        """
+        saved = checks.training_call(self._saved)
+        dx, dgamma, dbeta, _ = batch_norm_backward(
+            dy, saved.x, saved.mean, saved.var, self.gamma, self.axis, epsilon=self.epsilon, frozen=saved.frozen
+        )
+        assert dx is not None
+        self.dgamma = dgamma if self.scale else None
+        self.dbeta = dbeta if self.center else None
+        self._saved = None
+        return dx
+
+    def get_weights(self) -> list[Array]:
+        """Copies of gamma, beta, moving mean and moving variance, in this order; those that there are."""
+        return [weight.copy() for _, weight in self._weights()]
+
+    def set_weights(self, weights: Sequence[Array]) -> None:
+        """Set the weights, in the order of `get_weights`.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the layer is not built, or the arrays are not as many, or not float arrays of the feature shape.
+        """
+        own = self._weights()
+        came = checks.weights(weights, [name for name, _ in own], self._feature_shape)
+        for (_, weight), values in zip(own, came, strict=True):
+            weight[...] = values
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, by name."""
+        return {
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "beta_initializer": self.beta_initializer,
+            "gamma_initializer": self.gamma_initializer,
+            "moving_mean_initializer": self.moving_mean_initializer,
+            "moving_variance_initializer": self.moving_variance_initializer,
+            "ddof": self.ddof,
+            "dtype": self.dtype.name,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "BatchNormalization":
+        """A new layer, not built, with the arguments that `get_config` gave."""
+        return cls(**config)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the reference to x: a copy of the layer has had no training call."""
+        return {**vars(self), "_saved": None}
+
+    def __repr__(self) -> str:
+        """The arguments that are not the defaults."""
+        config, defaults = self.get_config(), BatchNormalization().get_config()
+        changed = [f"{name}={value!r}" for name, value in config.items() if not np.array_equal(value, defaults[name])]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def _build(self, feature_shape: tuple[int, ...]) -> None:
+        if self._feature_shape is not None:
+            checks.same_features(self._feature_shape, feature_shape)
+            return
+        beta = _initial("beta_initializer", self.beta_initializer, feature_shape, self.dtype) if self.center else None
+        gamma = _initial("gamma_initializer", self.gamma_initializer, feature_shape, self.dtype) if self.scale else None
+        mean = _initial("moving_mean_initializer", self.moving_mean_initializer, feature_shape, np.float64)
+        var = _initial("moving_variance_initializer", self.moving_variance_initializer, feature_shape, np.float64)
+        self.gamma, self.beta, self.moving_mean, self.moving_variance = gamma, beta, mean, var
+        self._feature_shape = feature_shape
+
+    def _weights(self) -> list[tuple[str, Array]]:
+        named = [
+            ("gamma", self.gamma),
+            ("beta", self.beta),
+            ("moving_mean", self.moving_mean),
+            ("moving_variance", self.moving_variance),
+        ]
+        return [(name, weight) for name, weight in named if weight is not None]
+
+
+def _initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype: Any) -> Array:
+    if isinstance(initializer, str):
+        initializer = {"zeros": 0.0, "ones": 1.0}[initializer]
+    if callable(initializer):
+        initializer = initializer(shape)
+    elif not isinstance(initializer, np.ndarray):
+        initializer = np.full(shape, initializer)
+    return np.array(checks.initial_values(name, initializer, shape), dtype=dtype)
