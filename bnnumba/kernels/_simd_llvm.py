@@ -9,6 +9,7 @@ from numba import types
 from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16
+LINE = 64  # bytes of a cache line
 _I32 = ir.IntType(32)
 
 
@@ -88,6 +89,19 @@ def store(typing_context: Any, array: Any, i: Any, n: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def prefetch(typing_context: Any, array: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        for_reading, in_all_caches, of_data = (ir.Constant(_I32, value) for value in (0, 3, 1))
+        pointer = _address(context, builder, array, *arguments)
+        for start in range(0, LANES * array.dtype.bitwidth // 8, LINE):
+            line = builder.gep(builder.bitcast(pointer, ir.IntType(8).as_pointer()), [ir.Constant(_I32, start)])
+            _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, for_reading, in_all_caches, of_data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@intrinsic
 def splat(typing_context: Any, scalar: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _broadcast(builder, arguments[0])
@@ -116,8 +130,10 @@ def keep(typing_context: Any, vector: Any, n: Any) -> Any:
 
 @intrinsic
 def fma(typing_context: Any, a: Any, b: Any, c: Any) -> Any:
+    suffix = _suffix(a.dtype) if isinstance(a, VectorType) else f"f{a.bitwidth}"
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _call(builder, f"llvm.fma.{_suffix(a.dtype)}", arguments[0].type, list(arguments))
+        return _call(builder, f"llvm.fma.{suffix}", arguments[0].type, list(arguments))
 
     return a(a, a, a), generate
 
@@ -132,6 +148,27 @@ def fold(typing_context: Any, vector: Any) -> Any:
             high = builder.shuffle_vector(value, undefined, _lane_numbers(range(lanes, 2 * lanes)))
             value = builder.fadd(low, high)
         return builder.extract_element(value, ir.Constant(_I32, 0))
+
+    return vector.dtype(vector), generate
+
+
+@intrinsic
+def turn(typing_context: Any, vector: Any, k: Any) -> Any:
+    if not isinstance(k, types.IntegerLiteral):
+        return None
+    order = [(lane + k.literal_value) % LANES for lane in range(LANES)]
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        undefined = ir.Constant(arguments[0].type, ir.Undefined)
+        return builder.shuffle_vector(arguments[0], undefined, ir.Constant(ir.VectorType(_I32, LANES), order))
+
+    return vector(vector, k), generate
+
+
+@intrinsic
+def first(typing_context: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.extract_element(arguments[0], ir.Constant(_I32, 0))
 
     return vector.dtype(vector), generate
 

@@ -19,6 +19,10 @@ def store(array: Array, i: int, n: int, vector: Vector) -> None:
     array[i : i + n] = vector[:n]
 
 
+def prefetch(array: Array, i: int) -> None:
+    """There is no cache to fill."""
+
+
 def splat(scalar: float) -> Vector:
     return np.full(LANES, scalar)
 
@@ -33,12 +37,21 @@ def keep(vector: Vector, n: int) -> Vector:
 
 def fma(a: Vector, b: Vector, c: Vector) -> Vector:
     # Rounded twice for float64, where NumPy has no fused operation: bits may differ from the compiled kernels.
-    return (a.astype(np.float64) * b + c).astype(a.dtype)
+    return np.asarray(np.float64(a) * b + c, a.dtype)
 
 
 def fold(vector: Vector) -> float:
     while len(vector) > 1:
         half = len(vector) // 2
         vector = vector[:half] + vector[half:]
+    scalar: float = vector[0]
+    return scalar
+
+
+def turn(vector: Vector, k: int) -> Vector:
+    return np.roll(vector, -k)
+
+
+def first(vector: Vector) -> float:
     scalar: float = vector[0]
     return scalar

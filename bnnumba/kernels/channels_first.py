@@ -5,45 +5,32 @@ Arrays are flat.
 
 from bnnumba._jit import helper, inlined
 from bnnumba._types import Array, Terms
-from bnnumba.kernels.formulas import input_gradient, kahan, normalized, sum_of_8
-from bnnumba.kernels.grid import CHUNK_VECTORS, Grid, Region
-from bnnumba.kernels.simd import LANES, fma, fold, load, splat, store
+from bnnumba.kernels.formulas import add_1, add_4, fold_sum, input_gradient, normalized
+from bnnumba.kernels.grid import Grid, Region
+from bnnumba.kernels.simd import LANES, load, splat, store
 
 
 @inlined
 def reduce(terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift: Array, partial: Array) -> None:
     """Put the region's sums of a and a*b in partial[:, first:last]."""
     feature, inner = grid.feature, grid.inner
-    length = region.column_end - region.column
     for f in range(region.first, region.last):
         k = splat(shift[f])
-        sum_a = sum_ab = total_a = total_ab = excess_a = excess_ab = splat(0.0)
-        pending = 0
+        zero = splat(0.0)
+        sums = zero, zero, zero, zero
         for o in range(region.row, region.row_end):
             i = (o * feature + f) * inner + region.column
-            end = i + length
-            while i + 8 * LANES <= end:
-                a, ab = sum_of_8(terms, dy, x, i, LANES, LANES, k)
-                sum_a, sum_ab = sum_a + a, sum_ab + ab
-                i += 8 * LANES
-                pending += 8
-                if pending >= CHUNK_VECTORS:
-                    total_a, excess_a = kahan(total_a, excess_a, sum_a)
-                    total_ab, excess_ab = kahan(total_ab, excess_ab, sum_ab)
-                    sum_a = sum_ab = splat(0.0)
-                    pending = 0
+            end = i + region.column_end - region.column
+            while i + 4 * LANES <= end:
+                sums = add_4(terms, dy, x, i, LANES, LANES, k, sums)
+                i += 4 * LANES
             while i + LANES <= end:
-                a, b = terms(dy, x, i, LANES, k)
-                sum_a, sum_ab = sum_a + a, fma(a, b, sum_ab)
+                sums = add_1(terms, dy, x, i, LANES, k, sums)
                 i += LANES
             if i < end:
-                a, b = terms(dy, x, i, end - i, k)
-                sum_a, sum_ab = sum_a + a, fma(a, b, sum_ab)
-            pending += 8
-        total_a, excess_a = kahan(total_a, excess_a, sum_a)
-        total_ab, excess_ab = kahan(total_ab, excess_ab, sum_ab)
-        partial[0, f] = fold(total_a)
-        partial[1, f] = fold(total_ab)
+                sums = add_1(terms, dy, x, i, end - i, k, sums)
+        partial[0, f], partial[2, f] = fold_sum(sums[0], sums[2], x)
+        partial[1, f], partial[3, f] = fold_sum(sums[1], sums[3], x)
 
 
 @helper

@@ -7,10 +7,10 @@ few columns defeats the prefetcher.
 import numpy as np
 
 from bnnumba._jit import helper, inlined
-from bnnumba._types import Array, Terms
-from bnnumba.kernels.formulas import input_gradient, kahan, normalized, sum_of_8
-from bnnumba.kernels.grid import CHUNK_VECTORS, Grid, Region
-from bnnumba.kernels.simd import LANES, fma, load, splat, store
+from bnnumba._types import Array, Sums, Terms
+from bnnumba.kernels.formulas import FLOAT32, accumulate, add_1, add_4, input_gradient, normalized
+from bnnumba.kernels.grid import Grid, Region
+from bnnumba.kernels.simd import LANES, load, prefetch, store
 
 
 @inlined
@@ -20,53 +20,65 @@ def reduce(terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift:
     whole = x.size // columns
     start, width = region.first * grid.fold, (region.last - region.first) * grid.fold
     shift = shift[start : start + width]
-    sums = np.zeros((6, width))
-    for block in range(region.row, region.row_end, CHUNK_VECTORS):
-        r, block_end = block, min(block + CHUNK_VECTORS, region.row_end)
-        while r + 8 <= min(block_end, whole):
-            i = r * columns + start
-            for c in range(0, width - LANES + 1, LANES):
-                _add_8(terms, dy, x, i, c, columns, LANES, shift, sums)
-            if width % LANES:
-                _add_8(terms, dy, x, i, width - width % LANES, columns, width % LANES, shift, sums)
-            r += 8
-        while r < block_end:
-            i = r * columns + start
-            end = min(width, x.size - i)  # the last row may be short
-            for c in range(0, end, LANES):
-                _add_1(terms, dy, x, i, c, min(LANES, end - c), shift, sums)
-            r += 1
-        for c in range(0, width, LANES):
-            _flush(c, min(LANES, width - c), sums)
-    for f in range(region.first, region.last):
-        partial[0, f] = partial[1, f] = 0.0
-    for c in range(width):
-        f = region.first + c % grid.feature  # the rows that were folded into one
-        partial[0, f] += sums[2, c]
-        partial[1, f] += sums[3, c]
-
-
-@inlined
-def _add_8(terms: Terms, dy: Array, x: Array, i: int, c: int, step: int, n: int, shift: Array, sums: Array) -> None:
-    a, ab = sum_of_8(terms, dy, x, i + c, step, n, load(shift, c, n))
-    store(sums[0], c, n, load(sums[0], c, n) + a)
-    store(sums[1], c, n, load(sums[1], c, n) + ab)
-
-
-@inlined
-def _add_1(terms: Terms, dy: Array, x: Array, i: int, c: int, n: int, shift: Array, sums: Array) -> None:
-    a, b = terms(dy, x, i + c, n, load(shift, c, n))
-    store(sums[0], c, n, load(sums[0], c, n) + a)
-    store(sums[1], c, n, fma(a, b, load(sums[1], c, n)))
-
-
-@inlined
-def _flush(c: int, n: int, sums: Array) -> None:
+    sums = np.zeros((4, width))  # of a and of a*b, and the excess of each, as in partial
+    r = region.row
+    while r + 4 <= min(region.row_end, whole):
+        i = r * columns + start
+        for c in range(0, width - LANES + 1, LANES):
+            if width == columns:
+                _prefetch(x, i + 4 * (columns + c))
+                _prefetch(dy, i + 4 * (columns + c))
+            _put(
+                sums,
+                c,
+                LANES,
+                x,
+                add_4(terms, dy, x, i + c, columns, LANES, load(shift, c, LANES), _get(sums, c, LANES)),
+            )
+        n = width % LANES
+        if n:
+            c = width - n
+            _put(sums, c, n, x, add_4(terms, dy, x, i + c, columns, n, load(shift, c, n), _get(sums, c, n)))
+        r += 4
+    while r < region.row_end:
+        i = r * columns + start
+        end = min(width, x.size - i)  # the last row may be short
+        for c in range(0, end, LANES):
+            n = min(LANES, end - c)
+            _put(sums, c, n, x, add_1(terms, dy, x, i + c, n, load(shift, c, n), _get(sums, c, n)))
+        r += 1
     for k in range(2):
-        total, excess = kahan(load(sums[2 + k], c, n), load(sums[4 + k], c, n), load(sums[k], c, n))
-        store(sums[2 + k], c, n, total)
-        store(sums[4 + k], c, n, excess)
-        store(sums[k], c, n, splat(0.0))
+        for f in range(region.first, region.last):
+            partial[k, f], partial[2 + k, f] = sums[k, f - region.first], sums[2 + k, f - region.first]
+        for c in range(grid.feature, width):  # the other rows that were folded into one
+            f = c % grid.feature
+            excess = partial[2 + k, f] + sums[2 + k, c]
+            partial[k, f], partial[2 + k, f] = accumulate(partial[k, f], excess, sums[k, c], x)
+
+
+@inlined
+def _get(sums: Array, c: int, n: int) -> Sums:
+    return load(sums[0], c, n), load(sums[1], c, n), load(sums[2], c, n), load(sums[3], c, n)
+
+
+@inlined
+def _put(sums: Array, c: int, n: int, x: Array, values: Sums) -> None:
+    store(sums[0], c, n, values[0])
+    store(sums[1], c, n, values[1])
+    if not x.dtype == FLOAT32:  # noqa: SIM201  # Numba knows no != of dtypes; float32 data has no excess
+        store(sums[2], c, n, values[2])
+        store(sums[3], c, n, values[3])
+
+
+@inlined
+def _prefetch(x: Array, i: int) -> None:
+    """Fetch 4 vectors that follow each other in memory.
+
+    The sums walk down 4 rows at once, which a core's prefetchers do not see through: on (65536, 256) it reads 10 GB/s,
+    and 26 GB/s when the next 4 rows are fetched in the order of their addresses.
+    """
+    for k in range(4):
+        prefetch(x, i + k * LANES)
 
 
 @helper

@@ -1,10 +1,13 @@
 """The equations, each written once: sums of vectors, and coefficients of features."""
 
 import numpy as np
+from numba import literal_unroll
 
 from bnnumba._jit import helper, inlined
-from bnnumba._types import Array, Terms, Vector
-from bnnumba.kernels.simd import fma, keep, load, widen
+from bnnumba._types import Array, Sums, Terms, Vector
+from bnnumba.kernels.simd import first, fma, fold, keep, load, turn, widen
+
+FLOAT32 = np.dtype(np.float32)
 
 # ---- sums: each pass adds up a and a*b
 
@@ -23,27 +26,61 @@ def gradient_terms(dy: Array, x: Array, i: int, n: int, mean: Vector) -> tuple[V
 
 
 @inlined
-def sum_of_8(terms: Terms, dy: Array, x: Array, i: int, step: int, n: int, shift: Vector) -> tuple[Vector, Vector]:
-    """Sums of a and a*b over 8 vectors that start `step` apart, as a tree: long chains would cost digits."""
+def accumulate(total: Vector, excess: Vector, term: Vector, x: Array) -> tuple[Vector, Vector]:
+    """Add a term to the sum total - excess, of vectors or of scalars.
+
+    For float64 data it is a compensated sum (Kahan 1965), which no length makes worse. float32 data has 29 bits to
+    spare in its float64 sums, and goes without.
+    """
+    if x.dtype == FLOAT32:
+        return total + term, excess
+    corrected = term - excess
+    result = total + corrected
+    return result, (result - total) - corrected
+
+
+@inlined
+def add_1(terms: Terms, dy: Array, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
+    """Add one vector's a and a*b to their sums."""
+    sum_a, sum_ab, excess_a, excess_ab = sums
+    a, b = terms(dy, x, i, n, shift)
+    sum_a, excess_a = accumulate(sum_a, excess_a, a, x)
+    sum_ab, excess_ab = accumulate(sum_ab, excess_ab, a * b, x)
+    return sum_a, sum_ab, excess_a, excess_ab
+
+
+@inlined
+def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, n: int, shift: Vector, sums: Sums) -> Sums:
+    """Add a and a*b of 4 vectors that start `step` apart to their sums.
+
+    They are first added to each other, which costs the fewest roundings and the shortest wait; but float64 data's a*b
+    go one by one, because the roundings of a tree are too many where one element outweighs the others.
+    """
+    sum_a, sum_ab, excess_a, excess_ab = sums
     a0, b0 = terms(dy, x, i, n, shift)
     a1, b1 = terms(dy, x, i + step, n, shift)
     a2, b2 = terms(dy, x, i + 2 * step, n, shift)
     a3, b3 = terms(dy, x, i + 3 * step, n, shift)
-    a4, b4 = terms(dy, x, i + 4 * step, n, shift)
-    a5, b5 = terms(dy, x, i + 5 * step, n, shift)
-    a6, b6 = terms(dy, x, i + 6 * step, n, shift)
-    a7, b7 = terms(dy, x, i + 7 * step, n, shift)
-    first = ((a0 + a1) + (a2 + a3)) + ((a4 + a5) + (a6 + a7))
-    second = (fma(a0, b0, a1 * b1) + fma(a2, b2, a3 * b3)) + (fma(a4, b4, a5 * b5) + fma(a6, b6, a7 * b7))
-    return first, second
+    sum_a, excess_a = accumulate(sum_a, excess_a, (a0 + a1) + (a2 + a3), x)
+    if x.dtype == FLOAT32:
+        return sum_a, sum_ab + (fma(a0, b0, a1 * b1) + fma(a2, b2, a3 * b3)), excess_a, excess_ab
+    for a, b in ((a0, b0), (a1, b1), (a2, b2), (a3, b3)):
+        sum_ab, excess_ab = accumulate(sum_ab, excess_ab, a * b, x)
+    return sum_a, sum_ab, excess_a, excess_ab
 
 
 @inlined
-def kahan(total: Vector, excess: Vector, term: Vector) -> tuple[Vector, Vector]:
-    """Add a term to a compensated sum (Kahan 1965): the error stays at one rounding, however long the sum."""
-    corrected = term - excess
-    result = total + corrected
-    return result, (result - total) - corrected
+def fold_sum(total: Vector, excess: Vector, x: Array) -> tuple[float, float]:
+    """Add up the lanes of a sum that `accumulate` made; for float64 data, no rounding is lost."""
+    if x.dtype == FLOAT32:
+        return fold(total), 0.0
+    for k in literal_unroll((8, 4, 2, 1)):
+        other = turn(total, k)
+        result = total + other
+        part = result - total
+        excess = (excess + turn(excess, k)) - ((total - (result - part)) + (other - part))
+        total = result
+    return first(total), first(excess)
 
 
 # ---- coefficients: per feature, from float64, in the data's dtype
@@ -64,7 +101,7 @@ def power_of_two(value: float, like: Array) -> float:
     """
     bits = np.float64(value).view(np.int64) & 0x7FF0000000000000
     power = np.int64(bits).view(np.float64)
-    least, most = (2.0**-126, 2.0**126) if like.itemsize == 4 else (2.0**-1022, 2.0**1022)
+    least, most = (2.0**-126, 2.0**126) if like.dtype == FLOAT32 else (2.0**-1022, 2.0**1022)
     return min(max(power, least), most)
 
 

@@ -13,7 +13,7 @@ from bnnumba._jit import helper
 from bnnumba.kernels.simd import LANES
 
 MAX_CHUNKS = 64
-MAX_PARTIALS = 65536  # chunks x features: 1 MiB of partial sums
+MAX_PARTIALS = 32768  # chunks x features: 1 MiB of partial sums
 ROW_VECTORS = 4  # channels last, rows shorter than this many vectors are folded
 CHUNK_VECTORS = 128  # the least that is worth a chunk, in vectors of one feature or of one column
 RUN = 16384  # channels first, a longer run is cut
@@ -68,11 +68,11 @@ def make_grid(shape: tuple[int, int, int]) -> Grid:
     if inner > 1:
         pieces = min(most, ceil_div(inner, RUN))
         if pieces > 1:
-            chunk_columns = round_up(ceil_div(inner, pieces), 8 * LANES)
+            chunk_columns = round_up(ceil_div(inner, pieces), 4 * LANES)
         least_rows = ceil_div(CHUNK_VECTORS, ceil_div(chunk_columns, LANES))
     column_chunks = ceil_div(columns, max(1, chunk_columns))
     chunk_rows = max(
-        least_rows, round_up(ceil_div(rows, max(1, most // max(1, column_chunks))), 8 if inner == 1 else 1)
+        least_rows, round_up(ceil_div(rows, max(1, most // max(1, column_chunks))), 4 if inner == 1 else 1)
     )
     return Grid(
         outer, feature, inner, fold, rows, columns, chunk_rows, chunk_columns, ceil_div(rows, chunk_rows), column_chunks

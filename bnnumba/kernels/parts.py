@@ -5,17 +5,16 @@ import numpy as np
 from bnnumba._jit import helper, inlined
 from bnnumba._types import Array, Terms
 from bnnumba.kernels import channels_first, channels_last
-from bnnumba.kernels.formulas import kahan, reciprocal_std
+from bnnumba.kernels.formulas import FLOAT32, accumulate, reciprocal_std
 from bnnumba.kernels.grid import Region, chunk_count, make_grid
 from bnnumba.kernels.plan import reduce_region
-from bnnumba.kernels.simd import LANES, load, splat, store
+from bnnumba.kernels.simd import LANES, fma, load, store
 
-SAMPLES = 8  # elements that the shift is made of: it is then within 1.4 std of the mean but for 1 feature in 10**4
-
-# The shift is too far from the mean where (mean - shift)**2 > FAR * var: var then has a relative error of about
-# FAR * 2**-53, and 4 * 2**-53 is what float64 data is promised, 4 * 2**-24 float32 data.
-FAR_64 = 2.0
-FAR_32 = 2.0**20
+# The shift is the mean of a few samples. It is too far from the mean of all where (mean - shift)**2 > FAR * var: the
+# relative error of var is about (1 + FAR) * 2**-53; float64 data is promised 4 * 2**-53, float32 data 4 * 2**-24.
+# With 16 samples that happens to one feature in 10**4.
+SAMPLES_64, FAR_64 = 16, 1.0
+SAMPLES_32, FAR_32 = 4, 2.0**20
 
 
 @inlined
@@ -69,8 +68,9 @@ def new_shift(x: Array) -> Array:
 
 @helper
 def new_partial(x: Array) -> Array:
+    """Make room for every chunk's sums of a and of a*b, and the excess of each (see `accumulate`), per feature."""
     grid = make_grid(x.shape)
-    return np.empty((chunk_count(grid), 2, grid.feature))
+    return np.empty((chunk_count(grid), 4, grid.feature))
 
 
 @helper
@@ -90,9 +90,12 @@ def repeat(rows: Array, x: Array) -> None:
 
 @helper
 def sample_shift(x: Array, first: int, last: int, shift: Array) -> None:
-    """A value near each feature's mean: the mean of a few elements spread evenly; equal elements give it exactly."""
+    """Put in shift[0] a value near each feature's mean: the mean of a few elements, spread evenly over the data.
+
+    It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
+    """
     outer, _, inner = x.shape
-    taken = min(SAMPLES, outer * inner)
+    taken = min(SAMPLES_32 if x.dtype == FLOAT32 else SAMPLES_64, outer * inner)
     for f in range(first, last):
         shift[0, f] = x[0, f, 0]
         shift[1, f] = 0.0
@@ -105,17 +108,20 @@ def sample_shift(x: Array, first: int, last: int, shift: Array) -> None:
 
 
 @helper
-def merge(partial: Array, first: int, last: int) -> None:
-    """Add up the chunks of each feature, in the grid's order, into partial[0]."""
+def merge(partial: Array, x: Array, first: int, last: int) -> None:
+    """Add up the chunks of each feature of x, in the grid's order, into partial[0]."""
     chunks, _, feature = partial.shape
     flat = partial.reshape(partial.size)
     for k in range(2):
         for f in range(first, last, LANES):
             n = min(LANES, last - f)
-            total, excess = load(flat, k * feature + f, n), splat(0.0)
+            i, j = k * feature + f, (2 + k) * feature + f
+            total, excess = load(flat, i, n), load(flat, j, n)
             for chunk in range(1, chunks):
-                total, excess = kahan(total, excess, load(flat, (2 * chunk + k) * feature + f, n))
-            store(flat, k * feature + f, n, total)
+                start = 4 * chunk * feature
+                total, excess = accumulate(total, excess + load(flat, start + j, n), load(flat, start + i, n), x)
+            store(flat, i, n, total)
+            store(flat, j, n, excess)
 
 
 @helper
@@ -125,15 +131,17 @@ def finish_moments(x: Array, first: int, last: int, shift: Array, partial: Array
     Where the shift was so far from the mean that var lost digits, put the mean in its place and return True: the sums
     must be made again.
     """
-    merge(partial, first, last)
+    merge(partial, x, first, last)
     count = x.shape[0] * x.shape[2]
-    far = FAR_32 if x.itemsize == 4 else FAR_64
+    far = FAR_32 if x.dtype == FLOAT32 else FAR_64
     again = False
     for f in range(first, last):
-        sum_d, sum_dd = partial[0, 0, f], partial[0, 1, f]
+        sum_d, sum_dd, excess_dd = partial[0, 0, f], partial[0, 1, f], partial[0, 3, f]
         distance = sum_d / count
         mean[f] = shift[0, f] + distance
-        var[f] = max((sum_dd - distance * sum_d) / count, 0.0)
+        square = distance * sum_d
+        rest = fma(distance, sum_d, -square) + excess_dd
+        var[f] = max(((sum_dd - square) - rest) / count, 0.0)
         if not np.isfinite(sum_d):
             mean[f] = var[f] = np.nan
         elif distance * distance > far * var[f]:
@@ -144,10 +152,10 @@ def finish_moments(x: Array, first: int, last: int, shift: Array, partial: Array
 
 @helper
 def finish_gradients(
-    first: int, last: int, partial: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
+    x: Array, first: int, last: int, partial: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
 ) -> None:
     """Turn the sums of dy and dy*(x - mean) into dbeta and dgamma."""
-    merge(partial, first, last)
+    merge(partial, x, first, last)
     for f in range(first, last):
         dbeta[f] = partial[0, 0, f]
         dgamma[f] = partial[0, 1, f] * reciprocal_std(var[f], epsilon)

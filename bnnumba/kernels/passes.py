@@ -65,7 +65,7 @@ def sum_gradients(
     repeat(shift, x)
     for task in prange(reduce_tasks(x, threads, last - first)):
         reduce_task(gradient_terms, dy, x, threads, first, last, signed(task), shift, partial)
-    finish_gradients(first, last, partial, var, epsilon, dgamma, dbeta)
+    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
 
 
 group_sum_moments, group_sum_gradients = sum_moments, sum_gradients  # of one thread, see `_jit.compile_form`
@@ -176,7 +176,7 @@ def frozen_backward(
     for task in prange(reduce_tasks(x, threads, feature)):
         region = reduce_task(gradient_terms, dy, x, threads, 0, feature, signed(task), shift, partial)
         scale(dy, region, coefficients, dx)
-    finish_gradients(0, feature, partial, var, epsilon, dgamma, dbeta)
+    finish_gradients(x, 0, feature, partial, var, epsilon, dgamma, dbeta)
     return dgamma, dbeta
 
 

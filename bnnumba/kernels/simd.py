@@ -5,11 +5,14 @@ sums are added in one order, and its bits depend neither on the vector width nor
 
     load(a, i, n)       a[i : i + n] in the first n lanes, 0 in the others; n >= LANES loads a whole vector
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
+    prefetch(a, i)      bring what load(a, i, LANES) would read into cache; i may pass a's end
     splat(s)            the scalar s in every lane
     widen(v)            v as float64
     keep(v, n)          v in the first n lanes, 0 in the others
-    fma(a, b, c)        a * b + c, rounded once: the only fused operation there is
+    fma(a, b, c)        a * b + c of vectors or scalars, rounded once: the only fused operation there is
     fold(v)             the sum of all lanes: halves are added until one is left
+    turn(v, k)          lane k of v first, and so on around; k is a literal
+    first(v)            lane 0
     a + b, a - b, a * b lane by lane
 
 `a` is a one-dimensional C-contiguous array; i + min(n, LANES) must not pass its end.
@@ -20,8 +23,8 @@ from typing import TYPE_CHECKING
 from numba import config
 
 if TYPE_CHECKING or config.DISABLE_JIT:
-    from bnnumba.kernels._simd_numpy import LANES, fma, fold, keep, load, splat, store, widen
+    from bnnumba.kernels._simd_numpy import LANES, first, fma, fold, keep, load, prefetch, splat, store, turn, widen
 else:
-    from bnnumba.kernels._simd_llvm import LANES, fma, fold, keep, load, splat, store, widen
+    from bnnumba.kernels._simd_llvm import LANES, first, fma, fold, keep, load, prefetch, splat, store, turn, widen
 
-__all__ = ["LANES", "fma", "fold", "keep", "load", "splat", "store", "widen"]
+__all__ = ["LANES", "first", "fma", "fold", "keep", "load", "prefetch", "splat", "store", "turn", "widen"]
