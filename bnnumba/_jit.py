@@ -67,18 +67,20 @@ def compile_form(
     return {name: namespace[name] for name in names}
 
 
+# A prange index is unsigned: mixed with a signed integer, it would become a float. And a literal passed to a kernel
+# compiles it once more.
+signed: Callable[[int], Any] = np.int64
+
+
 @helper
-def _one() -> int:
-    return 1
+def _one() -> Any:
+    return signed(1)
 
 
 # Numba's own get_num_threads, called in a kernel, keeps it out of the disk cache; the symbol behind it does not.
 thread_count: Callable[[], int] = (
     _one if numba.config.DISABLE_JIT else types.ExternalFunction("get_num_threads", types.intp())
 )
-
-# A prange index is unsigned: mixed with a signed integer, it would become a float.
-signed: Callable[[int], Any] = np.int64
 
 
 def _digest_of_sources() -> str:

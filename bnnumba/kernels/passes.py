@@ -73,17 +73,17 @@ group_sum_moments, group_sum_gradients = sum_moments, sum_gradients  # of one th
 
 def moments(x: Array) -> tuple[Array, Array]:
     """Return the mean and the population variance of every feature; zeros where there is nothing to reduce."""
-    feature = x.shape[1]
-    mean, var = np.zeros(feature), np.zeros(feature)
+    first, last = signed(0), x.shape[1]
+    mean, var = np.zeros(last), np.zeros(last)
     if x.size:
-        sum_moments(x, 0, feature, new_shift(x), new_partial(x), mean, var)
+        sum_moments(x, first, last, new_shift(x), new_partial(x), mean, var)
     return mean, var
 
 
 def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:
     """Fill y = gamma*(x - mean)*rstd + beta, with rstd = 1/sqrt(var + epsilon), or 0 where that is 1/0."""
     threads, coefficients = thread_count(), new_coefficients(x)
-    normalize_coefficients(mean, var, gamma, beta, epsilon, 0, x.shape[1], coefficients)
+    normalize_coefficients(mean, var, gamma, beta, epsilon, signed(0), x.shape[1], coefficients)
     repeat(coefficients, x)
     for task in prange(sweep_tasks(x, threads)):
         scale(x, sweep_region(x, threads, signed(task)), coefficients, y)
@@ -110,10 +110,10 @@ def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) ->
 
 def gradient_sums(dy: Array, x: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
     """Return dgamma = sum(dy * x_hat) and dbeta = sum(dy), in this order."""
-    feature = x.shape[1]
-    dgamma, dbeta = np.zeros(feature), np.zeros(feature)
+    first, last = signed(0), x.shape[1]
+    dgamma, dbeta = np.zeros(last), np.zeros(last)
     if x.size:
-        sum_gradients(dy, x, 0, feature, mean, var, epsilon, new_shift(x), new_partial(x), dgamma, dbeta)
+        sum_gradients(dy, x, first, last, mean, var, epsilon, new_shift(x), new_partial(x), dgamma, dbeta)
     return dgamma, dbeta
 
 
@@ -122,7 +122,7 @@ def input_gradient(
 ) -> None:
     """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)."""
     threads, coefficients, count = thread_count(), new_coefficients(x), x.shape[0] * x.shape[2]
-    gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, 0, x.shape[1], coefficients)
+    gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, signed(0), x.shape[1], coefficients)
     repeat(coefficients, x)
     for task in prange(sweep_tasks(x, threads)):
         differentiate(dy, x, sweep_region(x, threads, signed(task)), coefficients, dx)
@@ -131,7 +131,7 @@ def input_gradient(
 def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`."""
     threads, coefficients = thread_count(), new_coefficients(dy)
-    frozen_coefficients(var, gamma, epsilon, 0, dy.shape[1], coefficients)
+    frozen_coefficients(var, gamma, epsilon, signed(0), dy.shape[1], coefficients)
     repeat(coefficients, dy)
     for task in prange(sweep_tasks(dy, threads)):
         scale(dy, sweep_region(dy, threads, signed(task)), coefficients, dx)
@@ -163,20 +163,20 @@ def frozen_backward(
     dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
 ) -> tuple[Array, Array]:
     """Make `gradient_sums` and `frozen_input_gradient` in one sweep. Return dgamma and dbeta."""
-    feature, threads = x.shape[1], thread_count()
-    dgamma, dbeta = np.zeros(feature), np.zeros(feature)
+    first, last, threads = signed(0), x.shape[1], thread_count()
+    dgamma, dbeta = np.zeros(last), np.zeros(last)
     if x.size == 0:
         return dgamma, dbeta
     shift, partial, coefficients = new_shift(x), new_partial(x), new_coefficients(x)
-    for f in range(feature):
+    for f in range(last):
         shift[0, f] = mean[f]
     repeat(shift, x)
-    frozen_coefficients(var, gamma, epsilon, 0, feature, coefficients)
+    frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
     repeat(coefficients, x)
-    for task in prange(reduce_tasks(x, threads, feature)):
-        region = reduce_task(gradient_terms, dy, x, threads, 0, feature, signed(task), shift, partial)
+    for task in prange(reduce_tasks(x, threads, last)):
+        region = reduce_task(gradient_terms, dy, x, threads, first, last, signed(task), shift, partial)
         scale(dy, region, coefficients, dx)
-    finish_gradients(x, 0, feature, partial, var, epsilon, dgamma, dbeta)
+    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
     return dgamma, dbeta
 
 
