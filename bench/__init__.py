@@ -1,0 +1,12 @@
+"""Benchmarks of bnnumba beside other libraries, and an example on real data.
+
+    pytest --benchmark-only               some cases, every pass, every library that is installed
+    pytest --benchmark-only --all-cases   every case
+    python -m bench.digits                train on handwritten digits, with and without batch normalization
+
+`cases` and `libraries` are tables: a case or a library more is one line more there. BENCH_THREADS sets the number of
+threads of all libraries; the default is every core.
+
+Close other programs first. OpenMP's threads spin while they wait for each other, so where another program takes a core,
+bnnumba and PyTorch lose whole time slices of the system, milliseconds in every call; TensorFlow's threads sleep.
+"""

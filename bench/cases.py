@@ -1,0 +1,125 @@
+"""What is measured, as data: shapes and passes."""
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+
+EPSILON = 1e-3
+
+
+class Pass(NamedTuple):
+    """outputs: what an entry returns, in this order. frozen: by the moving statistics, not by the batch's own.
+
+    traffic: the least number of times that an array of the data's size moves between memory and processor.
+    """
+
+    outputs: tuple[str, ...]
+    traffic: int
+    frozen: bool = False
+
+
+PASSES = {
+    "moments": Pass(("mean", "var"), 1),
+    "inference": Pass(("y",), 2, frozen=True),
+    "training_forward": Pass(("y",), 2),
+    "backward": Pass(("dx", "dgamma", "dbeta"), 3),
+    "frozen_backward": Pass(("dx", "dgamma", "dbeta"), 3, frozen=True),
+    "forward_backward": Pass(("y", "dx", "dgamma", "dbeta"), 5),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of float32 data. `quick`: part of the default selection."""
+
+    kind: str
+    shape: tuple[int, ...]
+    feature_axis: int | tuple[int, ...] = -1
+    quick: bool = False
+
+    def __str__(self) -> str:
+        """kind-sizes, the name in tables and in pytest's ids."""
+        return f"{self.kind}-{'x'.join(map(str, self.shape))}"
+
+    @cached_property
+    def kept(self) -> tuple[int, ...]:
+        """The feature axes, from 0."""
+        given = self.feature_axis if isinstance(self.feature_axis, tuple) else (self.feature_axis,)
+        return tuple(axis % len(self.shape) for axis in given)
+
+    @cached_property
+    def reduced(self) -> tuple[int, ...]:
+        """All the other axes."""
+        return tuple(axis for axis in range(len(self.shape)) if axis not in self.kept)
+
+    @property
+    def count(self) -> int:
+        return prod(self.shape[axis] for axis in self.reduced)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        return tuple(self.shape[axis] for axis in self.kept)
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * prod(self.shape)
+
+    @property
+    def single_axis(self) -> tuple[tuple[int, ...], int]:
+        """The shape with its (adjacent) feature axes merged, and their one axis: for libraries that take no more."""
+        first, last = self.kept[0], self.kept[-1]
+        return (*self.shape[:first], prod(self.feature_shape), *self.shape[last + 1 :]), first
+
+
+_CASES = (
+    Case("dense", (32, 64), quick=True),
+    Case("dense", (128, 512)),
+    Case("dense", (4096, 256), quick=True),
+    Case("dense", (65536, 256), quick=True),
+    Case("dense", (1_000_000, 32)),
+    Case("last", (32, 14, 14, 256)),
+    Case("last", (32, 56, 56, 64), quick=True),
+    Case("last", (32, 112, 112, 64)),
+    Case("last", (32, 7, 7, 2048)),
+    Case("last", (4, 57, 57, 96)),  # a DenseNet's odd plane: no row of it is a whole number of cache lines
+    Case("first", (32, 256, 14, 14), 1),
+    Case("first", (32, 64, 56, 56), 1, quick=True),
+    Case("first", (32, 64, 112, 112), 1),
+    Case("first", (32, 2048, 7, 7), 1),
+    Case("first", (4, 96, 57, 57), 1),
+    Case("1d", (32, 128, 1000), 1),
+    Case("3d", (8, 64, 16, 28, 28), 1),
+    Case("tuple", (32, 12, 64, 128), (1, 2)),  # a statistic for each head and each of its channels
+)
+
+CASES = {str(case): case for case in _CASES}
+SMALLEST = min(_CASES, key=lambda case: case.nbytes)
+
+
+class Problem(NamedTuple):
+    """A case's data, float32, the same for every library: mean and var are the moving statistics."""
+
+    case: Case
+    x: np.ndarray
+    dy: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray
+    mean: np.ndarray
+    var: np.ndarray
+
+
+@lru_cache(maxsize=1)  # the largest are some hundred megabytes
+def make_problem(case: Case) -> Problem:
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(case.shape, np.float32)
+    dy = rng.standard_normal(case.shape, np.float32)
+    # With a mean and a part that follows x, no term of dx is lost in rounding; so a wrong one cannot pass the check.
+    dy += x
+    dy += 0.5
+    x += 2.0
+    gamma, var = (rng.uniform(0.5, 1.5, case.feature_shape).astype(np.float32) for _ in range(2))
+    beta, mean = (rng.standard_normal(case.feature_shape, np.float32) for _ in range(2))
+    return Problem(case, x, dy, gamma, beta, mean, var)

@@ -1,0 +1,69 @@
+"""How pytest runs the benchmarks: which cases, with which defaults, and what is said in the end."""
+
+import os
+import shlex
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from bench.machine import THREADS, recycle_memory
+from bench.summary import MEASURED, speedups
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("benchmark")
+    group.addoption(
+        "--all-cases", action="store_true", help="Run every case of bench/cases.py, not the quick ones only."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set pytest-benchmark's options where the user did not; it reads them after this."""
+    option = config.option
+    option.benchmark_disable = not (option.benchmark_only or option.benchmark_enable)
+    if option.benchmark_columns is None:
+        option.benchmark_columns = ["min", "median", "rounds"]
+    if not _given(config, "--benchmark-max-time"):
+        option.benchmark_max_time = "0.2"  # seconds for an entry: the quick cases then take about two minutes
+    config.stash[MEASURED] = []
+    if not option.benchmark_disable:
+        recycle_memory()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what --benchmark-only would skip, so that the skipped are what was meant to run and could not."""
+    if config.option.benchmark_only:
+        others = [item for item in items if not _is_benchmark(item)]
+        items[:] = filter(_is_benchmark, items)
+        config.hook.pytest_deselected(items=others)
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return None if config.option.benchmark_disable else f"bench: {THREADS} threads (BENCH_THREADS), float32"
+
+
+@pytest.hookimpl(trylast=True)  # after pytest-benchmark's tables
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    for line in speedups(config.stash.get(MEASURED, [])):
+        terminalreporter.write_line(line)
+    if config.option.benchmark_disable:
+        return
+    for reason, times in Counter(_reasons(terminalreporter)).items():
+        terminalreporter.write_line(f"left out: {reason} ({times})")
+
+
+def _given(config: pytest.Config, flag: str) -> bool:
+    arguments = [*config.invocation_params.args, *shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))]
+    return any(str(argument).startswith(flag) for argument in arguments)
+
+
+def _is_benchmark(item: pytest.Item) -> bool:
+    return "benchmark" in getattr(item, "fixturenames", ())
+
+
+def _reasons(terminalreporter: pytest.TerminalReporter) -> Iterator[str]:
+    for report in terminalreporter.stats.get("skipped", []):
+        if "bench_batch_norm.py" in report.nodeid and isinstance(report.longrepr, tuple):
+            yield report.longrepr[2].removeprefix("Skipped: ")

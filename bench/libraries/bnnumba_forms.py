@@ -1,0 +1,112 @@
+"""bnnumba, twice: as its functions run, and as its kernels run inside a caller's own compiled code."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numba
+import numpy as np
+
+import bnnumba
+from bench.cases import EPSILON, Problem
+from bench.libraries import Library
+from bench.machine import THREADS
+from bnnumba.axes import canonical_view
+from bnnumba.kernels import serial
+
+numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
+
+
+class Functions(Library):
+    """The public functions, checks and views included; they start threads where the data is large enough."""
+
+    version = bnnumba.__version__
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.y, self.dx = np.full_like(problem.x, np.nan), np.full_like(problem.x, np.nan)
+
+    def moments(self) -> Callable:
+        return partial(bnnumba.moments, self.problem.x, self.problem.case.feature_axis)
+
+    def inference(self) -> Callable:
+        case, x, _, gamma, beta, mean, var = self.problem
+        return partial(bnnumba.normalize, x, mean, var, gamma, beta, case.feature_axis, epsilon=EPSILON, out=self.y)
+
+    def training_forward(self) -> Callable:
+        case, x, _, gamma, beta, _, _ = self.problem
+        return partial(bnnumba.batch_norm, x, gamma, beta, case.feature_axis, epsilon=EPSILON, out=self.y)
+
+    def backward(self) -> Callable:
+        mean, var, _ = bnnumba.moments(self.problem.x, self.problem.case.feature_axis)
+        return self._backward(mean, var, frozen=False)
+
+    def frozen_backward(self) -> Callable:
+        return self._backward(self.problem.mean, self.problem.var, frozen=True)
+
+    def forward_backward(self) -> Callable:
+        case, x, dy, gamma, beta, _, _ = self.problem
+
+        def run() -> tuple[np.ndarray, ...]:
+            y, (mean, var, _) = bnnumba.batch_norm(x, gamma, beta, case.feature_axis, epsilon=EPSILON, out=self.y)
+            return y, *bnnumba.batch_norm_backward(
+                dy, x, mean, var, gamma, case.feature_axis, epsilon=EPSILON, out=self.dx
+            )
+
+        return run
+
+    def _backward(self, mean: np.ndarray, var: np.ndarray, frozen: bool) -> Callable:
+        case, x, dy, gamma, _, _, _ = self.problem
+        return partial(
+            bnnumba.batch_norm_backward,
+            *(dy, x, mean, var, gamma, case.feature_axis),
+            epsilon=EPSILON,
+            frozen=frozen,
+            out=self.dx,
+        )
+
+
+class SerialKernels(Library):
+    """The kernels without threads, on canonical arrays: what a caller's own `prange` calls, nothing checked."""
+
+    version = bnnumba.__version__
+
+    def __init__(self, problem: Problem) -> None:
+        view = canonical_view(problem.x, problem.case.feature_axis)
+        self.x, self.dy = view.of(problem.x), view.of(problem.dy)
+        self.gamma, self.beta, self.mean, self.var = (view.flatten(f) for f in problem[3:])
+        self.y, self.dx = np.full_like(self.x, np.nan), np.full_like(self.x, np.nan)
+
+    def moments(self) -> Callable:
+        return partial(serial.moments, self.x)
+
+    def inference(self) -> Callable:
+        def run() -> np.ndarray:
+            serial.normalize(self.x, self.mean, self.var, self.gamma, self.beta, EPSILON, self.y)
+            return self.y
+
+        return run
+
+    def training_forward(self) -> Callable:
+        def run() -> np.ndarray:
+            serial.batch_norm(self.x, self.gamma, self.beta, EPSILON, self.y)
+            return self.y
+
+        return run
+
+    def backward(self) -> Callable:
+        mean, var = serial.moments(self.x)
+        return lambda: self._backward(serial.batch_norm_backward, mean, var)
+
+    def frozen_backward(self) -> Callable:
+        return lambda: self._backward(serial.frozen_backward, self.mean, self.var)
+
+    def forward_backward(self) -> Callable:
+        def run() -> tuple[np.ndarray, ...]:
+            mean, var = serial.batch_norm(self.x, self.gamma, self.beta, EPSILON, self.y)
+            return self.y, *self._backward(serial.batch_norm_backward, mean, var)
+
+        return run
+
+    def _backward(self, kernel: Callable, mean: np.ndarray, var: np.ndarray) -> tuple[np.ndarray, ...]:
+        dgamma, dbeta = kernel(self.dy, self.x, mean, var, self.gamma, EPSILON, self.dx)
+        return self.dx, dgamma, dbeta

@@ -1,0 +1,75 @@
+"""TensorFlow's fused operation, called eagerly, which costs less than a `tf.function` around one operation."""
+
+from collections.abc import Callable
+from functools import partial
+from math import prod
+from typing import Any
+
+from bench.cases import EPSILON, Case, Problem
+from bench.libraries import Library
+from bench.libraries.quiet_tensorflow import tf
+
+
+class FusedOp(Library):
+    """tf.raw_ops.FusedBatchNormV3 and its gradient; any leading shape becomes (rows, 1, 1, features)."""
+
+    version = tf.__version__
+    missing = {"moments": "the fused operation does not stop at the moments"}  # noqa: RUF012
+
+    def __init__(self, problem: Problem) -> None:
+        features = problem.case.feature_shape
+        data = (prod(problem.case.shape) // prod(features), 1, 1, prod(features))
+        self.x, self.dy = (tf.constant(array.reshape(data)) for array in (problem.x, problem.dy))
+        self.gamma, self.beta, self.mean, self.var = (tf.constant(f.ravel()) for f in problem[3:])
+
+    @classmethod
+    def refuses(cls, case: Case) -> str:
+        shape, axis = case.single_axis
+        return "" if axis == len(shape) - 1 else "on the CPU the fused operation takes channels last only"
+
+    def inference(self) -> Callable:
+        return self._forward(self.mean, self.var, is_training=False)
+
+    def training_forward(self) -> Callable:
+        none = tf.constant([], tf.float32)
+        return self._forward(none, none, is_training=True)
+
+    def backward(self) -> Callable:
+        saved = self.training_forward()()
+        return partial(self._gradient, saved.reserve_space_1, saved.reserve_space_2, is_training=True)
+
+    def frozen_backward(self) -> Callable:
+        return partial(self._gradient, self.mean, self.var, is_training=False)
+
+    def forward_backward(self) -> Callable:
+        forward = self.training_forward()
+
+        def run() -> tuple[Any, ...]:
+            saved = forward()
+            return saved.y, *self._gradient(saved.reserve_space_1, saved.reserve_space_2, is_training=True)
+
+        return run
+
+    def _forward(self, mean: Any, var: Any, is_training: bool) -> Callable:
+        return partial(
+            tf.raw_ops.FusedBatchNormV3,
+            x=self.x,
+            scale=self.gamma,
+            offset=self.beta,
+            mean=mean,
+            variance=var,
+            epsilon=EPSILON,
+            is_training=is_training,
+        )
+
+    def _gradient(self, mean: Any, var: Any, is_training: bool) -> Any:
+        return tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=self.dy,
+            x=self.x,
+            scale=self.gamma,
+            reserve_space_1=mean,
+            reserve_space_2=var,
+            reserve_space_3=mean,  # used on a GPU only
+            epsilon=EPSILON,
+            is_training=is_training,
+        )[:3]

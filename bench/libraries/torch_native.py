@@ -1,0 +1,68 @@
+"""PyTorch's native operations, without autograd."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.cases import EPSILON, Problem
+from bench.libraries import Library
+from bench.machine import THREADS
+
+torch.set_num_threads(THREADS)
+
+MOMENTUM = 0.1  # moves nothing: no moving statistics are passed where they would be moved
+ALL = (True, True, True)  # dx, dgamma and dbeta are wanted
+
+
+class NativeOps(Library):
+    """torch.native_batch_norm and its backward; an image with its channels last keeps that order in memory."""
+
+    version = torch.__version__
+
+    def __init__(self, problem: Problem) -> None:
+        self.shape, self.axis = problem.case.single_axis
+        self.x, self.dy = self._tensor(problem.x), self._tensor(problem.dy)
+        self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem[3:])
+
+    def fetch(self, value: torch.Tensor) -> np.ndarray:
+        return value.movedim(1, self.axis).numpy() if value.ndim > 1 else value.numpy()
+
+    def moments(self) -> Callable:
+        return partial(torch.ops.aten.batch_norm_update_stats, self.x, None, None, MOMENTUM)
+
+    def inference(self) -> Callable:
+        return self._forward(self.mean, self.var, training=False)
+
+    def training_forward(self) -> Callable:
+        return self._forward(None, None, training=True)
+
+    def backward(self) -> Callable:
+        _, mean, rstd = self.training_forward()()
+        return partial(self._backward, None, None, mean, rstd, True)
+
+    def frozen_backward(self) -> Callable:
+        return partial(self._backward, self.mean, self.var, None, None, False)
+
+    def forward_backward(self) -> Callable:
+        forward = self.training_forward()
+
+        def run() -> tuple[Any, ...]:
+            y, mean, rstd = forward()
+            return y, *self._backward(None, None, mean, rstd, True)
+
+        return run
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        """In PyTorch's order of axes, in the array's order in memory, aligned as PyTorch does it."""
+        return torch.from_numpy(array.reshape(self.shape)).movedim(self.axis, 1).clone()
+
+    def _forward(self, mean: Any, var: Any, training: bool) -> Callable:
+        return partial(torch.native_batch_norm, self.x, self.gamma, self.beta, mean, var, training, MOMENTUM, EPSILON)
+
+    def _backward(self, mean: Any, var: Any, batch_mean: Any, batch_rstd: Any, training: bool) -> Any:
+        return torch.ops.aten.native_batch_norm_backward(
+            self.dy, self.x, self.gamma, mean, var, batch_mean, batch_rstd, training, EPSILON, ALL
+        )

@@ -1,0 +1,22 @@
+"""What all libraries share: threads and memory."""
+
+import ctypes
+import os
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = int(os.environ.get("BENCH_THREADS", CORES))
+
+
+def recycle_memory() -> bool:
+    """Let this process keep the memory that its libraries release, and tell whether it will.
+
+    A library that can only return new arrays otherwise takes new pages from the system for each large one, and filling
+    them costs more than the arithmetic. Programs that run for long reuse memory; this gives every library the same.
+    It works where the C library is glibc.
+    """
+    mmap_max, trim_threshold, top_pad = -4, -1, -2  # as malloc.h numbers them
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return all([mallopt(mmap_max, 0), mallopt(trim_threshold, -1), mallopt(top_pad, 2**28)])
