@@ -20,11 +20,11 @@ from bnnumba._types import Array
 class View(NamedTuple):
     """How an array becomes (outer, feature, inner).
 
-    order: the array's axes, outermost of the view first. feature_order: likewise of a feature-shaped array; None where
-    it need not be turned.
+    order: the array's axes, outermost of the view first. feature_order: likewise of a feature-shaped array. None where
+    there is nothing to turn.
     """
 
-    order: tuple[int, ...]
+    order: tuple[int, ...] | None
     shape: tuple[int, int, int]
     feature_shape: tuple[int, ...]
     feature_order: tuple[int, ...] | None
@@ -36,21 +36,19 @@ class View(NamedTuple):
 
     def of(self, array: Array) -> Array:
         """The array's canonical view, or a canonical copy where there is none."""
-        array = array.view(np.ndarray).transpose(self.order)
+        array = self._turned(array)
         if not _plain(array):
-            array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+            array = np.array(array, dtype=_native(array), order="C")
         return _writeable(array.reshape(self.shape))
 
     def for_result(self, out: Array) -> Array:
         """Where a kernel writes what goes to `out`: its canonical view, or a new array that `deliver` copies from."""
-        array = out.view(np.ndarray).transpose(self.order)
-        if _plain(array):
-            return array.reshape(self.shape)
-        return np.empty(self.shape, out.dtype.newbyteorder("="))
+        array = self._turned(out)
+        return array.reshape(self.shape) if _plain(array) else np.empty(self.shape, _native(out))
 
     def deliver(self, result: Array, out: Array) -> Array:
         """Copy a kernel's result to `out`, where it was not written there."""
-        array = out.view(np.ndarray).transpose(self.order)
+        array = self._turned(out)
         if not _plain(array):
             array[...] = result.reshape(array.shape)
         return out
@@ -66,6 +64,10 @@ class View(NamedTuple):
         turned = flat.reshape([self.feature_shape[axis] for axis in self.feature_order])
         return np.ascontiguousarray(turned.transpose(np.argsort(self.feature_order)))
 
+    def _turned(self, array: Array) -> Array:
+        array = _base_class(array)
+        return array if self.order is None else array.transpose(self.order)
+
 
 def canonical_view(x: Array, feature_axis: Any, name: str = "feature_axis") -> View:
     """The view of x; errors name the argument as `name`."""
@@ -75,14 +77,14 @@ def canonical_view(x: Array, feature_axis: Any, name: str = "feature_axis") -> V
 
 def empty_like(x: Array) -> Array:
     """A new array of x's shape and memory order, in native byte order."""
-    return np.empty_like(x, dtype=x.dtype.newbyteorder("="), order="K", subok=False)
+    return np.empty_like(x, dtype=_native(x), order="K", subok=False)
 
 
 def flat(array: Array) -> Array:
     """A feature-shaped array, flat, contiguous and native, in its own dtype; a view where there is one."""
-    array = array.view(np.ndarray)
+    array = _base_class(array)
     if not _plain(array):
-        array = np.array(array, dtype=array.dtype.newbyteorder("="), order="C")
+        array = np.array(array, dtype=_native(array), order="C")
     return array.reshape(array.size)
 
 
@@ -107,8 +109,9 @@ def _view(shape: tuple[int, ...], strides: tuple[int, ...], axis: int | tuple[in
     inner = [a for a in by_memory[last + 1 :] if a not in kept]
     sizes = [prod(shape[a] for a in group) for group in (outer, features, inner)]
     feature_order = tuple(kept.index(a) for a in features)
+    order = tuple(outer + features + inner)
     return View(
-        tuple(outer + features + inner),
+        None if order == tuple(range(len(shape))) else order,
         (sizes[0], sizes[1], sizes[2]),
         tuple(shape[a] for a in kept),
         None if feature_order == tuple(sorted(feature_order)) else feature_order,
@@ -120,9 +123,17 @@ def _plain(array: Array) -> bool:
     return bool(flags.c_contiguous and flags.aligned and array.dtype.isnative)
 
 
+def _base_class(array: Array) -> Array:
+    return array if type(array) is np.ndarray else array.view(np.ndarray)
+
+
+def _native(array: Array) -> np.dtype[Any]:
+    return array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+
+
 def _double(array: Array) -> Array:
-    if isinstance(array, np.ndarray) and array.dtype == np.float64 and _plain(array):
-        return array.view(np.ndarray)
+    if array.dtype == np.float64 and isinstance(array, np.ndarray) and _plain(array):
+        return _base_class(array)
     return np.array(array, dtype=np.float64, order="C", subok=False)
 
 

@@ -13,6 +13,7 @@ from bnnumba._types import Array
 Saved = TypeVar("Saved")
 
 DATA_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+DATA_CHARS = "fd"  # of the same, in any byte order
 OVERLAP_WORK = 10_000  # of numpy.shares_memory; past that, arrays are taken to overlap
 
 
@@ -32,7 +33,7 @@ def _array(name: str, value: object) -> Array:
 def data(name: str, value: object) -> Array:
     """An array of data: at least 1-D, float32 or float64 in any byte order."""
     array = _array(name, value)
-    if array.dtype.newbyteorder("=") not in DATA_DTYPES:
+    if array.dtype.char not in DATA_CHARS:
         raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
     if array.ndim == 0:
         raise TypeError(f"{name} must have at least one axis, got a 0-d array")
@@ -44,7 +45,7 @@ def like(name: str, value: object, x: Array) -> Array:
     array = data(name, value)
     if array.shape != x.shape:
         raise ValueError(f"{name} must have the shape of x, {x.shape}, got {array.shape}")
-    if array.dtype.newbyteorder("=") != x.dtype.newbyteorder("="):
+    if array.dtype.char != x.dtype.char:
         raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {array.dtype}")
     return array
 
@@ -64,7 +65,7 @@ def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
 def moving(name: str, value: object, shape: tuple[int, ...]) -> Array:
     """A writeable float32 or float64 array of the feature shape."""
     array = _array(name, value)
-    if array.dtype.newbyteorder("=") not in DATA_DTYPES:
+    if array.dtype.char not in DATA_CHARS:
         raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
@@ -83,7 +84,7 @@ def apart(name: str, array: Array, others: Iterable[tuple[str, Array | None]]) -
 
 
 def _overlaps_itself(array: Array) -> bool:
-    if array.size == 0:
+    if array.flags.forc or array.size == 0:
         return False
     reach = array.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
@@ -130,7 +131,7 @@ def _same(a: Array, b: Array) -> bool:
 
 def real(name: str, value: object) -> float:
     """A finite real number."""
-    if not isinstance(value, Real) or isinstance(value, bool):
+    if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
         raise TypeError(f"{name} must be a real number, got {_described(value)}")
     number = float(value)
     if not math.isfinite(number):
