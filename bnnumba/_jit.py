@@ -26,6 +26,13 @@ _COMMON = MappingProxyType(
 _INTERNAL = MappingProxyType({**_COMMON, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
+# Numba would also thread array expressions, down to a small np.zeros, at the price of a region each.
+_PRANGE_ONLY = MappingProxyType(
+    dict.fromkeys(("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False)
+    | {"prange": True}
+)
+
+
 def helper(function: F) -> F:
     """Compile a function that only kernels call."""
     compiled: F = numba.njit(**_INTERNAL)(function)
@@ -62,7 +69,8 @@ def compile_form(
         form.__module__ = written.__module__
         # The cache's file is named by this: both forms need their own, and so does every state of the sources.
         form.__qualname__ = f"{name}_{'threaded' if threaded else 'serial'}_{_SOURCES}"
-        namespace[name] = numba.njit(parallel=threaded, nogil=not threaded, cache=True, **_COMMON)(form)
+        parallel = _PRANGE_ONLY if threaded and "prange" in written.__code__.co_names else False
+        namespace[name] = numba.njit(parallel=parallel, nogil=not threaded, cache=True, **_COMMON)(form)
         namespace[f"group_{name}"] = serial[name] if serial else namespace[name]
     return {name: namespace[name] for name in names}
 

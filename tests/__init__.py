@@ -1,0 +1,1 @@
+"""The tests of bnnumba. `python -m tests.accuracy` prints the README's table of errors."""

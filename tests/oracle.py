@@ -1,0 +1,107 @@
+"""Batch normalization as whole-array NumPy in extended precision: what the package is compared with.
+
+Nothing here is shared with the kernels: reductions keep their axes, so that every array broadcasts against x. All
+arithmetic is np.longdouble, 64 bits of mantissa on x86; where that is float64 only, the bounds of float64 data have no
+room left for the oracle's own rounding.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+WIDE = np.longdouble
+
+
+class Forward(NamedTuple):
+    """Everything of one forward pass; per-feature arrays have size 1 along the reduced axes."""
+
+    mean: np.ndarray
+    var: np.ndarray
+    rstd: np.ndarray
+    x_hat: np.ndarray
+    gamma: np.ndarray
+    beta: np.ndarray
+    y: np.ndarray
+
+
+class Backward(NamedTuple):
+    """Everything of one backward pass."""
+
+    dx: np.ndarray
+    dgamma: np.ndarray
+    dbeta: np.ndarray
+    dy: np.ndarray
+    forward: Forward
+
+
+def kept_axes(ndim, feature_axis):
+    axes = feature_axis if isinstance(feature_axis, tuple) else (feature_axis,)
+    return sorted(axis % ndim for axis in axes)
+
+
+def reduced_axes(ndim, feature_axis):
+    kept = kept_axes(ndim, feature_axis)
+    return tuple(axis for axis in range(ndim) if axis not in kept)
+
+
+def feature_shape(shape, feature_axis):
+    return tuple(shape[axis] for axis in kept_axes(len(shape), feature_axis))
+
+
+def count(shape, feature_axis):
+    return int(np.prod([shape[axis] for axis in reduced_axes(len(shape), feature_axis)], dtype=int))
+
+
+def along(features, shape, feature_axis):
+    """A feature-shaped array as one that broadcasts against x."""
+    kept = kept_axes(len(shape), feature_axis)
+    return np.asarray(features, WIDE).reshape([size if axis in kept else 1 for axis, size in enumerate(shape)])
+
+
+def _sum(array, feature_axis):
+    return array.sum(axis=reduced_axes(array.ndim, feature_axis), keepdims=True)
+
+
+def moments(x, feature_axis=-1):
+    """Mean and population variance, about the first element, which makes equal elements exact."""
+    x = np.asarray(x, WIDE)
+    reduced = reduced_axes(x.ndim, feature_axis)
+    first = _sum(x[tuple(slice(0, 1) if axis in reduced else slice(None) for axis in range(x.ndim))], feature_axis)
+    n = max(count(x.shape, feature_axis), 1)
+    d = x - first
+    mean = _sum(d, feature_axis) / n
+    return first + mean, _sum((d - mean) ** 2, feature_axis) / n
+
+
+def reciprocal_std(var, epsilon):
+    spread = var + WIDE(epsilon)
+    return np.where(spread == 0, WIDE(0), 1 / np.sqrt(np.where(spread == 0, WIDE(1), spread)))
+
+
+def normalize(x, mean, var, gamma=None, beta=None, feature_axis=-1, epsilon=1e-3):
+    x = np.asarray(x, WIDE)
+    shape = feature_shape(x.shape, feature_axis)
+    gamma = along(np.ones(shape) if gamma is None else gamma, x.shape, feature_axis)
+    beta = along(np.zeros(shape) if beta is None else beta, x.shape, feature_axis)
+    mean, var = along(mean, x.shape, feature_axis), along(var, x.shape, feature_axis)
+    rstd = reciprocal_std(var, epsilon)
+    x_hat = (x - mean) * rstd
+    return Forward(mean, var, rstd, x_hat, gamma, beta, gamma * x_hat + beta)
+
+
+def batch_norm(x, gamma=None, beta=None, feature_axis=-1, epsilon=1e-3):
+    return normalize(x, *moments(x, feature_axis), gamma, beta, feature_axis, epsilon)
+
+
+def backward(dy, x, mean, var, gamma=None, feature_axis=-1, epsilon=1e-3, frozen=False):
+    dy = np.asarray(dy, WIDE)
+    forward = normalize(x, mean, var, gamma, None, feature_axis, epsilon)
+    n = max(count(dy.shape, feature_axis), 1)
+    dbeta, dgamma = _sum(dy, feature_axis), _sum(dy * forward.x_hat, feature_axis)
+    through_moments = 0 if frozen else dbeta / n + forward.x_hat * dgamma / n
+    return Backward(forward.gamma * forward.rstd * (dy - through_moments), dgamma, dbeta, dy, forward)
+
+
+def update_moving(moving, batch, momentum):
+    """One step of one moving statistic, in the dtype's own extended precision."""
+    return WIDE(momentum) * moving + (1 - WIDE(momentum)) * batch

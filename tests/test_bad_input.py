@@ -1,0 +1,346 @@
+"""Every row of the rules table, broken in every way: the right error, its words, and nothing written."""
+
+import copy
+import re
+
+import numpy as np
+import pytest
+
+import bnnumba
+from tests.problems import same_bits
+
+AxisError = np.exceptions.AxisError
+SHAPE, FEATURES = (4, 3), (3,)
+
+
+def floats(shape=SHAPE, dtype=np.float32):
+    return np.linspace(1, 2, int(np.prod(shape))).reshape(shape).astype(dtype)
+
+
+def locked(array):
+    array.flags.writeable = False
+    return array
+
+
+def overlapping_itself(array):
+    return np.lib.stride_tricks.as_strided(array, array.shape, (0, array.itemsize))
+
+
+def moments_of(mean, var, count=4):
+    return bnnumba.Moments(mean, var, count)
+
+
+# Per argument, rows of: what is given (or made from the other arguments), the error, the words in its message.
+
+NO_ARRAY = [
+    ([[1.0, 2.0, 3.0]] * 4, TypeError, r"array.*list"),
+    (1.0, TypeError, r"array.*1\.0"),
+    (None, TypeError, r"array.*None"),
+    ("text", TypeError, r"array.*text"),
+    (np.ma.masked_array(floats()), TypeError, r"array.*MaskedArray"),
+]
+BAD_DATA = [
+    *NO_ARRAY,
+    *((floats().astype(dtype), TypeError, f"float32 or float64.*{np.dtype(dtype)}")
+      for dtype in (np.int32, np.int64, bool, np.float16, np.longdouble, np.complex64, object, "U3")),
+    (np.zeros(4, [("field", np.float32)]), TypeError, r"float32 or float64.*field"),
+    (np.float32(1.0), TypeError, "array"),
+    (np.array(1.0, np.float32), TypeError, r"axis.*0-d"),
+]  # fmt: skip
+BAD_DY = [
+    *BAD_DATA,
+    (floats((4, 4)), ValueError, r"\(4, 3\).*\(4, 4\)"),
+    (floats((3, 4)), ValueError, r"\(4, 3\).*\(3, 4\)"),
+    (floats((1, 3)), ValueError, r"\(4, 3\).*\(1, 3\)"),
+    (floats(dtype=np.float64), TypeError, "float32.*float64"),
+]
+BAD_AXIS = [
+    (2, AxisError, "2.*out of bounds.*2 axes"),
+    (-3, AxisError, "-3.*out of bounds"),
+    ((0, 5), AxisError, "5.*out of bounds"),
+    ((0, 0), ValueError, r"repeat.*\(0, 0\)"),
+    ((1, -1), ValueError, r"repeat.*\(1, -1\)"),
+    *((value, TypeError, f"int.*{re.escape(str(value))}") for value in (1.0, "1", None, [0], True, 1j)),
+    ((0, 1.0), TypeError, r"int.*1\.0"),
+    ((0, "1"), TypeError, "int.*1"),
+    ((True,), TypeError, "int.*True"),
+    (np.array([0]), TypeError, "int"),
+]
+BAD_FEATURES = [
+    ([1.0, 2.0, 3.0], TypeError, r"array.*list"),
+    ("text", TypeError, r"array.*text"),
+    (np.ma.masked_array(floats(FEATURES)), TypeError, r"array.*MaskedArray"),
+    *((floats(FEATURES).astype(dtype), TypeError, f"float.*{np.dtype(dtype)}")
+      for dtype in (np.int64, np.uint8, bool, np.complex128, object)),
+    (floats((2,)), ValueError, r"\(3,\).*\(2,\)"),
+    (floats((1, 3)), ValueError, r"\(3,\).*\(1, 3\)"),
+    (floats((1,)), ValueError, r"\(3,\).*\(1,\)"),
+    (floats(SHAPE), ValueError, r"\(3,\).*\(4, 3\)"),
+    (np.array(1.0), ValueError, r"\(3,\).*\(\)"),
+]  # fmt: skip
+NO_NUMBER = [(value, TypeError, f"number.*{re.escape(repr(value))}") for value in ("0.5", None, 1j, [0.5], True)]
+NOT_FINITE = [(value, ValueError, repr(value)) for value in (np.inf, -np.inf, np.nan)]
+BAD_EPSILON = [*NO_NUMBER, *NOT_FINITE, (-1e-9, ValueError, "0.*-1e-09"), (np.ones(3), TypeError, "number")]
+BAD_MOMENTUM = [*NO_NUMBER, *NOT_FINITE, (-0.1, ValueError, r"\[0, 1\].*-0\.1"), (1.01, ValueError, r"\[0, 1\].*1\.01")]
+BAD_DDOF = [*NO_NUMBER, *NOT_FINITE, *((value, ValueError, f"0 or 1.*{value}") for value in (2, -1, 0.5))]
+BAD_FLAG = [(value, TypeError, f"True or False.*{re.escape(repr(value))}") for value in (1, 0, "yes", None)]
+BAD_OUT = [
+    (floats().tolist(), TypeError, "array.*list"),
+    (np.ma.masked_array(floats()), TypeError, "array.*MaskedArray"),
+    (floats(dtype=np.float64), TypeError, "float32.*float64"),
+    (floats((4, 4)), ValueError, r"\(4, 3\).*\(4, 4\)"),
+    (floats((3, 4)), ValueError, r"\(4, 3\).*\(3, 4\)"),
+    (locked(floats()), ValueError, "writeable.*read-only"),
+    (overlapping_itself(floats()), ValueError, "overlap itself"),
+    (lambda a: a["x"][::-1], ValueError, "memory with x"),
+    (lambda a: a["memory"][1:5], ValueError, "memory with x"),
+    (lambda a: a["gamma"].base[:12].reshape(SHAPE), ValueError, "memory with gamma"),
+]
+BAD_OUT_BACKWARD = [*BAD_OUT, (lambda a: a["dy"][::-1], ValueError, "memory with dy")]
+BAD_MOVING = [
+    *NO_ARRAY,
+    (np.ma.masked_array(floats(FEATURES)), TypeError, "array.*MaskedArray"),
+    *((floats(FEATURES).astype(dtype), TypeError, f"float32 or float64.*{np.dtype(dtype)}")
+      for dtype in (np.int64, np.float16, np.longdouble, np.complex64)),
+    (floats((2,)), ValueError, r"\(3,\).*\(2,\)"),
+    (floats((1, 3)), ValueError, r"\(3,\).*\(1, 3\)"),
+    (locked(floats(FEATURES)), ValueError, "writeable.*read-only"),
+    (np.lib.stride_tricks.as_strided(floats(FEATURES), FEATURES, (0,)), ValueError, "overlap itself"),
+]  # fmt: skip
+F = floats(FEATURES, np.float64)
+BAD_MOMENTS = [
+    ((F, F, 4), TypeError, "Moments.*tuple"),
+    (None, TypeError, "Moments.*None"),
+    (moments_of(F.tolist(), F), TypeError, "mean.*list"),
+    (moments_of(F.astype(int), F), TypeError, "mean.*int64"),
+    (moments_of(F, F[:2]), ValueError, r"var.*\(3,\).*\(2,\)"),
+    (moments_of(F, F.astype(int)), TypeError, "var.*int64"),
+    (moments_of(F, F, 4.0), TypeError, r"count.*4\.0"),
+    (moments_of(F, F, None), TypeError, "count.*None"),
+    (moments_of(F, F, True), TypeError, "count.*True"),
+    (moments_of(F, F, -1), ValueError, "count.*-1"),
+]
+OTHER_FEATURES = [(moments_of(F[:2], F[:2]), ValueError, r"\(3,\).*\(2,\)|\(2,\).*\(3,\)")]
+
+DATA = {"x": BAD_DATA, "feature_axis": BAD_AXIS, "gamma": BAD_FEATURES, "epsilon": BAD_EPSILON}
+STATISTICS = {name: [*BAD_FEATURES, (None, TypeError, "array.*None")] for name in ("mean", "var")}
+FUNCTIONS = {
+    bnnumba.moments: {"x": BAD_DATA, "feature_axis": BAD_AXIS},
+    bnnumba.normalize: {**DATA, **STATISTICS, "beta": BAD_FEATURES, "out": BAD_OUT},
+    bnnumba.batch_norm: {**DATA, "beta": BAD_FEATURES, "out": BAD_OUT},
+    bnnumba.batch_norm_backward: {
+        **DATA, **STATISTICS, "dy": BAD_DY, "frozen": BAD_FLAG, "needs_dx": BAD_FLAG, "out": BAD_OUT_BACKWARD
+    },
+    bnnumba.merge_moments: {"a": [*BAD_MOMENTS, *OTHER_FEATURES], "b": [*BAD_MOMENTS, *OTHER_FEATURES]},
+    bnnumba.update_moving: {
+        "moving_mean": [*BAD_MOVING, (lambda a: a["moving_var"], ValueError, "memory with moving_var")],
+        "moving_var": [*BAD_MOVING, (lambda a: a["moments"].mean, ValueError, "memory with moments.mean")],
+        "moments": BAD_MOMENTS,
+        "momentum": BAD_MOMENTUM,
+        "ddof": BAD_DDOF,
+    },
+}  # fmt: skip
+CASES = [
+    pytest.param(function, name, *row, id=f"{function.__name__}-{name}-{i}")
+    for function, arguments in FUNCTIONS.items()
+    for name, rows in arguments.items()
+    for i, row in enumerate(rows)
+]
+
+
+def right_arguments(function, names):
+    """Arguments that the function accepts, and the larger arrays that they are parts of."""
+    memory, features = floats((6, 3)), floats((12,), np.float32)
+    known = {
+        "x": memory[:4], "dy": floats(), "out": np.zeros(SHAPE, np.float32), "feature_axis": -1, "epsilon": 1e-3,
+        "mean": F.copy(), "var": F.copy(), "gamma": features[:3], "beta": F.copy(), "frozen": False, "needs_dx": True,
+        "moving_mean": F.copy(), "moving_var": F.copy(), "moments": moments_of(F.copy(), F.copy()), "momentum": 0.9,
+        "ddof": 0, "a": moments_of(F.copy(), F.copy()), "b": moments_of(F.copy(), F.copy()),
+    }  # fmt: skip
+    return {name: known[name] for name in names}, {"memory": memory}
+
+
+def check_refused(call, error, name, words):
+    with pytest.raises(error, match=f"(?s).*{words}") as caught:
+        call()
+    assert name in str(caught.value)
+    assert error is not TypeError or caught.type is TypeError
+
+
+def arrays_in(values):
+    for value in values:
+        if isinstance(value, bnnumba.Moments):
+            yield from arrays_in(value)
+        elif isinstance(value, np.ndarray) and value.dtype.char in "fd":
+            yield value
+
+
+@pytest.mark.parametrize(("function", "name", "given", "error", "words"), CASES)
+def test_functions_refuse(function, name, given, error, words):
+    arguments, parts = right_arguments(function, FUNCTIONS[function])
+    if callable(given):
+        given = given({**arguments, **parts})
+    arguments[name] = given
+    arrays = list(arrays_in(arguments.values()))
+    before = [array.copy() for array in arrays]
+    check_refused(lambda: function(**arguments), error, name, words)
+    assert all(same_bits(a, b) for a, b in zip(arrays, before, strict=True))
+
+
+@pytest.mark.parametrize("function", FUNCTIONS, ids=lambda function: function.__name__)
+def test_functions_accept_the_right_arguments(function):
+    """Each row above changes one thing only in a call that works."""
+    arguments, _ = right_arguments(function, FUNCTIONS[function])
+    function(**arguments)
+
+
+def test_out_without_dx_is_refused():
+    arguments, _ = right_arguments(bnnumba.batch_norm_backward, FUNCTIONS[bnnumba.batch_norm_backward])
+    with pytest.raises(ValueError, match="out must be None"):
+        bnnumba.batch_norm_backward(**{**arguments, "needs_dx": False})
+
+
+# ---- the layer
+
+BAD_INITIALIZER = [
+    (value, ValueError, words)
+    for value, words in (
+        ("glorot", "zeros.*glorot"), (None, "None"), (np.nan, "nan"), (np.inf, "inf"), (1j, "1j"), ([1.0], "list"),
+        (True, "True"), (np.ones(3, complex), "complex"), (np.array(["a"]), "<U1"), (np.ma.ones(3), "MaskedArray"),
+    )
+]  # fmt: skip
+BAD_DTYPE = [
+    (value, (TypeError, ValueError), "float32 or float64") for value in ("float16", int, None, "text", 3, ">f3")
+]
+INITIALIZERS = [f"{name}_initializer" for name in ("beta", "gamma", "moving_mean", "moving_variance")]
+CONSTRUCTOR = {
+    "axis": [row for row in BAD_AXIS if row[1] is TypeError] + [((0, 0), ValueError, r"repeat.*\(0, 0\)")],
+    "momentum": BAD_MOMENTUM,
+    "epsilon": BAD_EPSILON,
+    "ddof": BAD_DDOF,
+    "center": BAD_FLAG,
+    "scale": BAD_FLAG,
+    "dtype": BAD_DTYPE,
+    **dict.fromkeys(INITIALIZERS, BAD_INITIALIZER),
+}
+
+
+def rows(table):
+    return [pytest.param(name, *row, id=f"{name}-{i}") for name, rows in table.items() for i, row in enumerate(rows)]
+
+
+@pytest.mark.parametrize(("name", "given", "error", "words"), rows(CONSTRUCTOR))
+def test_the_layer_refuses_when_it_is_made(name, given, error, words):
+    check_refused(lambda: bnnumba.BatchNormalization(**{name: given}), error, name, words)
+
+
+@pytest.mark.parametrize("name", INITIALIZERS)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (np.ones(2), r"\(3,\).*\(2,\)"),
+        (np.ones((1, 3)), r"\(3,\).*\(1, 3\)"),
+        (lambda shape: np.ones(2), r"\(3,\).*\(2,\)"),
+        (lambda shape: 1.0, r"\(3,\).*\(\)"),
+        (lambda shape: np.ones(shape, complex), "real.*complex"),
+        (lambda shape: None, "real.*object"),
+    ],
+)
+def test_initializers_of_another_shape_leave_the_layer_unbuilt(name, given, words):
+    layer = bnnumba.BatchNormalization(**{name: given})
+    for build in (lambda: layer.build(SHAPE), lambda: layer(floats())):
+        check_refused(build, ValueError, name, words)
+        assert layer.get_weights() == []
+
+
+@pytest.mark.parametrize(
+    ("axis", "error"), [(2, AxisError), (-3, AxisError), ((0, 4), AxisError), ((1, -1), ValueError)]
+)
+def test_axis_beyond_the_data(axis, error):
+    layer = bnnumba.BatchNormalization(axis)
+    for call in (lambda: layer(floats()), lambda: layer.build(SHAPE), lambda: layer(floats(), training=True)):
+        check_refused(call, error, "axis", r"out of bounds|repeat")
+        assert layer.get_weights() == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "error", "words"),
+    [
+        (None, TypeError, "None"), (3, TypeError, "3"), ("43", TypeError, "43"), ((4.0, 3), TypeError, r"4\.0"),
+        ((4, True), TypeError, "True"), ((4, -3), ValueError, "-3"), ((), ValueError, r"\(\)"),
+        ((4, None), ValueError, "None"),
+    ],
+)  # fmt: skip
+def test_build_refuses(shape, error, words):
+    layer = bnnumba.BatchNormalization()
+    with pytest.raises(error, match=words):
+        layer.build(shape)
+    assert layer.get_weights() == []
+
+
+def trained_layer():
+    layer = bnnumba.BatchNormalization()
+    layer(floats(), training=True)
+    return layer
+
+
+def check_same_state(layer, before):
+    assert all(same_bits(a, b) for a, b in zip(layer.get_weights(), before.get_weights(), strict=True))
+    for name in ("dgamma", "dbeta"):
+        assert getattr(layer, name) is None
+
+
+LAYER_CALLS = {
+    "x": BAD_DATA,
+    "training": BAD_FLAG,
+    "feature shape": [(floats((4, 5)), ValueError, r"feature shape \(3,\).*\(5,\)")],
+}
+
+
+@pytest.mark.parametrize(("name", "given", "error", "words"), rows(LAYER_CALLS))
+def test_a_refused_call_leaves_the_layer(name, given, error, words):
+    layer = trained_layer()
+    before = copy.deepcopy(layer)
+    arguments = {"x": floats(), "training": True, "x" if name == "feature shape" else name: given}
+    check_refused(lambda: layer(**arguments), error, name, words)
+    check_same_state(layer, before)
+    layer.backward(floats())  # still that of the call before
+
+
+@pytest.mark.parametrize(("name", "given", "error", "words"), rows({"dy": BAD_DY}))
+def test_a_refused_backward_may_be_called_again(name, given, error, words):
+    layer = trained_layer()
+    before = copy.deepcopy(layer)
+    check_refused(lambda: layer.backward(given), error, name, words)
+    check_same_state(layer, before)
+    assert layer.backward(floats()).shape == SHAPE
+
+
+GOOD_WEIGHTS = [np.full(3, value) for value in (5.0, 6.0, 7.0, 8.0)]
+BAD_WEIGHTS = [
+    (GOOD_WEIGHTS[:3], ValueError, "4 arrays.*gamma.*3"),
+    ([*GOOD_WEIGHTS, GOOD_WEIGHTS[0]], ValueError, "4 arrays.*5"),
+    (None, TypeError, "None"),
+    (np.ones((4, 3)), TypeError, "ndarray"),
+    ([*GOOD_WEIGHTS[:3], np.ones(2)], ValueError, r"moving_variance.*\(3,\).*\(2,\)"),
+    ([*GOOD_WEIGHTS[:3], np.ones(3, int)], TypeError, "moving_variance.*int64"),
+    ([*GOOD_WEIGHTS[:3], [1.0, 2.0, 3.0]], TypeError, "moving_variance.*list"),
+]
+
+
+@pytest.mark.parametrize(("given", "error", "words"), BAD_WEIGHTS)
+def test_refused_weights_change_none(given, error, words):
+    layer = trained_layer()
+    before = copy.deepcopy(layer)
+    check_refused(lambda: layer.set_weights(given), error, "", words)
+    check_same_state(layer, before)
+
+
+def test_weights_of_a_layer_that_is_not_built():
+    with pytest.raises(ValueError, match="built"):
+        bnnumba.BatchNormalization().set_weights(GOOD_WEIGHTS)
+
+
+def test_an_unknown_argument_of_a_config():
+    with pytest.raises(TypeError, match="renorm"):
+        bnnumba.BatchNormalization.from_config({"renorm": True})

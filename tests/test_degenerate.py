@@ -1,0 +1,140 @@
+"""Design's table of degenerate data: nothing to reduce, nothing that varies, nothing finite."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+import bnnumba
+from tests import bounds, oracle
+from tests.problems import FLOATS, problem, same_bits
+
+AXES = pytest.mark.parametrize("feature_axis", [0, 1, 2, (0, 2), (1, 2)], ids=str)
+DTYPES = pytest.mark.parametrize("dtype", FLOATS)
+LAYOUT = pytest.mark.parametrize(("shape", "feature_axis"), [((50, 3), 1), ((700, 70), 1), ((9, 3, 40), 1)], ids=str)
+# Values at the ends of float32, and one with no exact sums.
+CONSTANTS = [1e-30, 1.0, 0.1, 1e7, 3e38, -3e38, 0.0]
+
+
+@DTYPES
+@pytest.mark.parametrize(("shape", "feature_axis"), [((0, 3), 1), ((2, 3, 0), 1), ((0,), ()), ((0, 2, 3), (1, 2))])
+def test_nothing_to_reduce(shape, feature_axis, dtype):
+    p = problem(shape, feature_axis, dtype)
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, feature_axis)
+    for mean, var, count in (moments, bnnumba.moments(p.x, feature_axis)):
+        assert (mean == 0).all()
+        assert (var == 0).all()
+        assert mean.shape == var.shape == p.gamma.shape
+        assert count == 0
+    for frozen in (False, True):
+        gradients = bnnumba.batch_norm_backward(p.dy, p.x, *moments[:2], p.gamma, feature_axis, frozen=frozen)
+        assert gradients.dx.shape == y.shape == shape
+        assert gradients.dgamma.shape == gradients.dbeta.shape == p.gamma.shape
+        assert not gradients.dgamma.any()
+        assert not gradients.dbeta.any()
+
+
+@AXES
+def test_no_features(feature_axis):
+    p = problem((0, 0, 0), feature_axis)
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, feature_axis)
+    assert y.shape == (0, 0, 0)
+    assert moments.mean.shape == p.gamma.shape
+
+
+def check_is_beta(x, gamma, beta, feature_axis, epsilon):
+    """Every y is beta, rounded to x's dtype; no variance is left, and no gradient is NaN."""
+    y, moments = bnnumba.batch_norm(x, gamma, beta, feature_axis, epsilon=epsilon)
+    assert (y == np.asarray(oracle.along(beta, x.shape, feature_axis), x.dtype)).all()
+    assert (moments.var == 0).all()
+    assert (moments.mean == oracle.moments(x, feature_axis)[0].ravel()).all()
+    gradients = bnnumba.batch_norm_backward(np.ones_like(x), x, *moments[:2], gamma, feature_axis, epsilon=epsilon)
+    assert (gradients.dgamma == 0).all()
+    assert (gradients.dx == 0).all()
+    frozen = bnnumba.normalize(x, *moments[:2], gamma, beta, feature_axis, epsilon=epsilon)
+    assert same_bits(frozen, y)
+
+
+@DTYPES
+@LAYOUT
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3])
+@pytest.mark.parametrize("value", CONSTANTS)
+def test_all_values_equal(value, epsilon, shape, feature_axis, dtype):
+    p = problem(shape, feature_axis)
+    check_is_beta(np.full(shape, value, dtype), p.gamma, p.beta, feature_axis, epsilon)
+
+
+@DTYPES
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3])
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e30])
+@pytest.mark.parametrize(("shape", "feature_axis"), [((1, 70), 1), ((1, 3), 1), ((5,), 0), ((1, 4, 1), 1)], ids=str)
+def test_one_value(shape, feature_axis, scale, epsilon, dtype):
+    p = problem(shape, feature_axis, dtype, scale=scale)
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, feature_axis, epsilon=epsilon)
+    assert (y.ravel() == p.beta.astype(dtype)).all()
+    assert (moments.mean == p.x.ravel()).all()
+    assert (moments.var == 0).all()
+    assert moments.count == 1
+
+
+@DTYPES
+@LAYOUT
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_stay_in_their_feature(poison, shape, feature_axis, dtype):
+    p = problem(shape, feature_axis, dtype, offset=3.0)
+    poisoned = p.x.copy()
+    poisoned[(shape[0] // 2, 1, *[0 for _ in shape[2:]])] = poison
+    others = np.arange(shape[1]) != 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        y, moments = bnnumba.batch_norm(poisoned, p.gamma, p.beta, feature_axis)
+    y_clean, moments_clean = bnnumba.batch_norm(p.x, p.gamma, p.beta, feature_axis)
+    for name in ("mean", "var"):
+        assert np.isnan(getattr(moments, name)[1])
+        assert same_bits(getattr(moments, name)[others], getattr(moments_clean, name)[others])
+        assert same_bits(getattr(bnnumba.moments(poisoned, feature_axis), name), getattr(moments, name))
+    assert np.isnan(y[:, 1]).all()
+    assert same_bits(y[:, others], y_clean[:, others])
+
+    gradients = bnnumba.batch_norm_backward(p.dy, poisoned, *moments[:2], p.gamma, feature_axis)
+    clean = bnnumba.batch_norm_backward(p.dy, p.x, *moments_clean[:2], p.gamma, feature_axis)
+    assert np.isnan(gradients.dgamma[1])
+    assert np.isnan(gradients.dx[:, 1]).all()
+    assert same_bits(gradients.dgamma[others], clean.dgamma[others])
+    assert same_bits(gradients.dbeta, clean.dbeta)
+    assert same_bits(gradients.dx[:, others], clean.dx[:, others])
+
+
+@LAYOUT
+@pytest.mark.parametrize("scale", [1e30, 1e37])
+def test_large_float32_does_not_overflow(scale, shape, feature_axis):
+    p = problem(shape, feature_axis, scale=scale)
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, feature_axis)
+    exact = oracle.batch_norm(p.x, p.gamma, p.beta, feature_axis)
+    bounds.check_moments(np.float32, moments, exact)
+    bounds.check_y(np.float32, y, exact)
+    gradients = bnnumba.batch_norm_backward(p.dy, p.x, *moments[:2], p.gamma, feature_axis)
+    exact = oracle.backward(p.dy, p.x, *moments[:2], p.gamma, feature_axis)
+    bounds.check_gradients(np.float32, gradients, exact)
+
+
+@LAYOUT
+@pytest.mark.parametrize(("scale", "size"), [(1e37, 1e-3), (1e30, 1e-9), (1e-37, 1e3)])
+def test_gamma_times_rstd_may_leave_float32(scale, size, shape, feature_axis):
+    """The product is subnormal, or infinite, in float32; y is neither."""
+    p = problem(shape, feature_axis, scale=scale)
+    gamma = size * p.gamma
+    y, _ = bnnumba.batch_norm(p.x, gamma, None, feature_axis, epsilon=0.0)
+    bounds.check_y(np.float32, y, oracle.batch_norm(p.x, gamma, None, feature_axis, 0.0))
+
+
+@DTYPES
+@LAYOUT
+def test_variance_is_never_negative(shape, feature_axis, dtype):
+    """One element in each feature is a rounding away from the others, at several offsets."""
+    for value in (1.0, 1e4, 1e7, 0.1):
+        x = np.full(shape, value, dtype)
+        x[-1] = np.nextafter(x[-1], dtype(np.inf))
+        moments = bnnumba.moments(x, feature_axis)
+        assert (moments.var >= 0).all()
+        bounds.check_moments(dtype, moments, oracle.batch_norm(x, None, None, feature_axis))

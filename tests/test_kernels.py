@@ -1,0 +1,155 @@
+"""The kernels on canonical arrays: both forms against the oracle, and all their bits against each other."""
+
+import json
+
+import numpy as np
+import pytest
+
+import bnnumba
+from bnnumba.kernels import serial, threaded
+from tests import bounds, oracle
+from tests.kernel_results import EMPTY, EPSILON, SHAPES, digest, every_result, label
+from tests.problems import FLOATS, problem, same_bits
+from tests.subprocesses import run_python
+
+DTYPES = pytest.mark.parametrize("dtype", FLOATS)
+EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=str)
+MOST_THREADS = 4
+
+
+def check_same(results, others):
+    for name, result in results.items():
+        assert same_bits(result, others[name]), name
+
+
+def check_against_oracle(p, results):
+    dtype = p.x.dtype
+    exact = oracle.batch_norm(p.x, p.gamma, p.beta, 1, EPSILON)
+    moments = bnnumba.Moments(results["mean"], results["var"], 0)
+    bounds.check_moments(dtype, moments, exact)
+    bounds.check_y(dtype, results["batch_norm"], exact)
+    for frozen, kernel in ((False, "batch_norm_backward"), (True, "frozen_backward")):
+        exact = oracle.backward(p.dy, p.x, *moments[:2], p.gamma, 1, EPSILON, frozen)
+        gradients = bnnumba.Gradients(results[kernel], results["dgamma"], results["dbeta"])
+        bounds.check_gradients(dtype, gradients, exact, frozen)
+
+
+def check_consistency(results):
+    """Kernels of several steps give the bits of the steps."""
+    for one, other in (
+        ("mean", "batch_norm mean"), ("var", "batch_norm var"), ("normalize", "batch_norm"),
+        ("dgamma", "batch_norm_backward dgamma"), ("dbeta", "batch_norm_backward dbeta"),
+        ("dgamma", "frozen_backward dgamma"), ("dbeta", "frozen_backward dbeta"),
+        ("input_gradient", "batch_norm_backward"), ("frozen_input_gradient", "frozen_backward"),
+    ):  # fmt: skip
+        assert same_bits(results[one], results[other]), (one, other)
+
+
+@pytest.mark.subset
+@pytest.mark.parametrize("shape", [(70, 3, 1), (20, 70, 1), (3, 4, 150), *EMPTY], ids=str)
+def test_serial_form_on_small_shapes(shape):
+    p = problem(shape, 1, offset=100.0)
+    results = every_result(serial, p)
+    check_against_oracle(p, results)
+    check_consistency(results)
+
+
+@DTYPES
+@EVERY_SHAPE
+def test_both_forms(shape, dtype):
+    p = problem(shape, 1, dtype, offset=100.0)
+    results = every_result(serial, p)
+    check_against_oracle(p, results)
+    check_consistency(results)
+    check_same(results, every_result(threaded, p))
+
+
+@pytest.fixture(scope="module")
+def digests():
+    """Those that `tests.kernel_results` prints."""
+    return json.loads(run_python("-m", "tests.kernel_results", NUMBA_NUM_THREADS=str(MOST_THREADS)))
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", SHAPES + EMPTY, ids=str)
+def test_bits_do_not_depend_on_threads_or_process(shape, dtype, digests):
+    own = digest(every_result(serial, problem(shape, 1, dtype, offset=100.0)))
+    assert digests[label(shape, dtype)] == [own] * (1 + MOST_THREADS)
+
+
+@DTYPES
+@EVERY_SHAPE
+def test_functions_give_the_bits_of_the_kernels(shape, dtype):
+    p = problem(shape, 1, dtype, offset=100.0)
+    results = every_result(serial, p)
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, 1, epsilon=EPSILON)
+    gradients = bnnumba.batch_norm_backward(p.dy, p.x, *moments[:2], p.gamma, 1, epsilon=EPSILON)
+    functions = {
+        "batch_norm": y,
+        "mean": moments.mean,
+        "var": moments.var,
+        "batch_norm_backward": gradients.dx,
+        "dgamma": gradients.dgamma,
+        "dbeta": gradients.dbeta,
+    }
+    check_same(functions, results)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", EMPTY, ids=str)
+def test_empty_arrays(shape, dtype):
+    p = problem(shape, 1, dtype)
+    results = every_result(serial, p)
+    check_same(results, every_result(threaded, p))
+    assert not any(np.any(result) for result in results.values())
+
+
+@DTYPES
+@pytest.mark.parametrize("form", [serial, threaded])
+def test_results_may_take_the_place_of_the_data(form, dtype):
+    for shape in ((300, 17, 1), (6, 5, 300)):
+        p = problem(shape, 1, dtype)
+        results = every_result(form, p)
+        x = p.x.copy()
+        form.batch_norm(x, p.gamma, p.beta, EPSILON, x)
+        assert same_bits(x, results["batch_norm"])
+        for kernel in ("batch_norm_backward", "frozen_backward"):
+            for place in (0, 1):
+                data = [p.dy.copy(), p.x.copy()]
+                getattr(form, kernel)(*data, results["mean"], results["var"], p.gamma, EPSILON, data[place])
+                assert same_bits(data[place], results[kernel])
+
+
+# ---- data that a guess at the mean is taken from, where the guess is bad
+
+OUTLIERS = {
+    "the first element": lambda n: [0],
+    "the first 64": lambda n: np.arange(min(n, 64)),
+    "the last 64": lambda n: np.arange(n)[-64:],
+    "eight, evenly spread": lambda n: np.arange(8) * n // 8,
+    "every 16th": lambda n: np.arange(0, n, 16),
+    "one half": lambda n: np.arange(n // 2),
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("size", [1e3, 1e6, 1e10])
+@pytest.mark.parametrize("outliers", OUTLIERS)
+@pytest.mark.parametrize("shape", [(20_000, 3, 1), (3_000, 70, 1), (10, 3, 2_000)], ids=str)
+def test_outliers_do_not_spoil_the_moments(shape, outliers, size, dtype):
+    p = problem(shape, 1, dtype, offset=5.0)
+    by_feature = np.moveaxis(p.x, 1, 0).reshape(shape[1], -1).copy()
+    by_feature[1, OUTLIERS[outliers](by_feature.shape[1])] += dtype(size)  # the other features have none
+    x = np.ascontiguousarray(np.moveaxis(by_feature.reshape(shape[1], shape[0], shape[2]), 0, 1))
+    exact = oracle.batch_norm(x, p.gamma, p.beta, 1, EPSILON)
+    y = np.empty_like(x)
+    bounds.check_moments(dtype, bnnumba.Moments(*serial.batch_norm(x, p.gamma, p.beta, EPSILON, y), 0), exact)
+    bounds.check_y(dtype, y, exact)
+
+
+def test_a_steep_ramp():
+    """Chunks whose means are far apart: merging them must not lose what each holds."""
+    for dtype in FLOATS:
+        x = np.linspace(-1e6, 1e6, 60_000).astype(dtype).reshape(20_000, 3, 1)
+        exact = oracle.batch_norm(x, None, None, 1)
+        bounds.check_moments(dtype, bnnumba.Moments(*threaded.moments(x), 0), exact)

@@ -1,0 +1,45 @@
+"""The tests marked `subset` once more, in Numba's other modes: as plain Python, with bounds checked, without AVX."""
+
+import pytest
+
+from bnnumba.kernels import serial
+from tests.kernel_results import digest, every_result
+from tests.problems import problem
+from tests.subprocesses import run_python
+
+GENERIC = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+MODES = {
+    "as plain Python": {"NUMBA_DISABLE_JIT": "1"},
+    "with bounds checked": {"NUMBA_BOUNDSCHECK": "1"},
+    "on a generic CPU": GENERIC,
+}
+SUBSET = (
+    "-m",
+    "pytest",
+    "-q",
+    "-m",
+    "subset",
+    "-p",
+    "no:cacheprovider",
+    "tests/test_functional.py",
+    "tests/test_kernels.py",
+)
+PRINT_DIGEST = """
+from tests.test_modes import own_digest
+print(own_digest())
+"""
+
+
+def own_digest():
+    return digest(every_result(serial, problem((70, 3, 1), 1, offset=100.0)))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_subset(mode, tmp_path):
+    """Each mode compiles for itself, into a cache of its own: what is cached does not say how it was compiled."""
+    environment = {**MODES[mode], "NUMBA_CACHE_DIR": str(tmp_path)}
+    printed = run_python(*SUBSET, **environment)
+    assert " passed" in printed
+    assert "skipped" not in printed
+    if MODES[mode] is GENERIC:  # fused multiply-add is then a call, and rounds the same
+        assert run_python("-c", PRINT_DIGEST, **environment).strip() == own_digest()

@@ -1,0 +1,52 @@
+"""Moving statistics: moving = momentum*moving + (1 - momentum)*batch, with either variance."""
+
+import numpy as np
+import pytest
+
+import bnnumba
+from tests import bounds, oracle
+from tests.problems import FLOATS, LAYOUTS, problem
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99, 1.0])
+@pytest.mark.parametrize("steps", [0, 1, 7])
+def test_moving_statistics_equal_the_formula(steps, momentum, dtype, ddof):
+    """Each step rounds to the moving array's dtype, and takes momentum of the rounding before it along."""
+    mean, var = np.full(3, 0.5, dtype), np.full(3, 2.0, dtype)
+    exact_mean, exact_var = mean.astype(oracle.WIDE), var.astype(oracle.WIDE)
+    largest = oracle.WIDE(1)
+    for step in range(steps):
+        moments = bnnumba.moments(problem((9, 3), seed=step, offset=step).x)
+        assert bnnumba.update_moving(mean, var, moments, momentum, ddof=ddof) is None
+        batch_var = moments.var.astype(oracle.WIDE) * 9 / (9 - ddof)
+        exact_mean = oracle.update_moving(exact_mean, moments.mean, momentum)
+        exact_var = oracle.update_moving(exact_var, batch_var, momentum)
+        largest = max(largest, abs(exact_mean).max(), abs(exact_var).max(), batch_var.max(), abs(moments.mean).max())
+    allowed = np.full(3, steps * (bounds.eps(dtype) / 2 + 3 * bounds.E64) * largest)  # one rounding, three operations
+    bounds.check("moving_mean", mean, exact_mean, allowed)
+    bounds.check("moving_var", var, exact_var, allowed)
+    assert mean.dtype == var.dtype == dtype
+
+
+@pytest.mark.parametrize("ddof", [0, 1])
+def test_moving_statistics_of_a_batch_of_one_or_none(ddof):
+    mean, var = np.full(3, 4.0), np.full(3, 8.0)
+    bnnumba.update_moving(mean, var, bnnumba.moments(np.empty((0, 3), np.float32)), 0.5, ddof=ddof)
+    assert (mean == 4.0).all()
+    assert (var == 8.0).all()
+    bnnumba.update_moving(mean, var, bnnumba.moments(np.full((1, 3), 2.0)), 0.5, ddof=ddof)
+    assert (mean == 3.0).all()
+    assert (var == 4.0).all()  # a variance of 0, times 1/max(0, 1)
+
+
+def test_moving_arrays_of_any_strides_and_byte_order():
+    moments = bnnumba.moments(problem((9, 2, 3), (1, 2)).x, (1, 2))
+    expected = np.zeros((2, 3))
+    bnnumba.update_moving(expected, np.ones((2, 3)), moments)
+    for layout in LAYOUTS.values():
+        mean = layout(np.zeros((2, 3)))
+        mean.flags.writeable = True
+        bnnumba.update_moving(mean, np.ones((2, 3), np.float32), moments)
+        assert (mean == expected).all()

@@ -1,0 +1,23 @@
+"""The README's examples run, and what they say of their results is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_there_is_an_example_for_each_of_the_three_users():
+    assert len(EXAMPLES) == 3
+
+
+@pytest.mark.parametrize("number", range(len(EXAMPLES)))
+def test_example(number, tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    path = tmp_path / "example.py"  # a file, because a cached @njit function needs one
+    path.write_text(EXAMPLES[number], encoding="utf-8")
+    names = {"__name__": "example", "__file__": str(path)}
+    exec(compile(EXAMPLES[number], path, "exec"), names)
+    assert names["x"].size

@@ -1,0 +1,67 @@
+"""A user's `@njit` code runs whole training steps through the kernels, and gets the bits of the functions."""
+
+import json
+
+import numpy as np
+import pytest
+from numba import njit
+
+import bnnumba
+from bnnumba.kernels import serial
+from tests import user_step
+from tests.problems import FLOATS, same_bits
+from tests.subprocesses import run_python
+
+SHAPES = pytest.mark.parametrize("shape", [(40, 5, 1), (6, 5, 49), (3000, 70, 1), (20, 30, 196)], ids=str)
+
+
+def step_by_functions(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
+    epsilon = user_step.EPSILON
+    _, moments = bnnumba.batch_norm(x, gamma, beta, 1, epsilon=epsilon, out=y)
+    bnnumba.update_moving(moving_mean, moving_var, moments, user_step.MOMENTUM, ddof=user_step.DDOF)
+    gradients = bnnumba.batch_norm_backward(dy, x, *moments[:2], gamma, 1, epsilon=epsilon, out=dx)
+    return gradients.dgamma, gradients.dbeta
+
+
+def check_same(results, others):
+    assert all(same_bits(a, b) for a, b in zip(results, others, strict=True))
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("step", [user_step.step_serial, user_step.step_threaded])
+@SHAPES
+def test_a_step_gives_the_bits_of_the_functions(shape, step, dtype):
+    given = user_step.arguments(shape, dtype=dtype)
+    check_same(user_step.results(step, given), user_step.results(step_by_functions, given))
+
+
+def test_steps_inside_a_prange():
+    given = user_step.arguments((40, 5, 7), 6)
+    together = user_step.results(user_step.steps_in_parallel, given)
+    for k in range(6):
+        one = user_step.results(step_by_functions, [array[k] for array in given])
+        check_same([array[k] for array in together], one)
+
+
+def test_cached_steps_in_a_fresh_process(tmp_path):
+    """The second process compiles nothing of the user's, and gets the same bits; so does this process."""
+    command = ("-m", "tests.user_step")
+    first, second = (json.loads(run_python(*command, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
+    for name, (step, parts) in user_step.CASES.items():
+        assert first[name]["from cache"] == 0
+        assert second[name]["from cache"] > 0
+        bits = user_step.digest(step, user_step.arguments(*parts))
+        assert first[name]["digest"] == second[name]["digest"] == bits
+
+
+def test_a_callers_fastmath_does_not_reach_the_kernels():
+    """NaN stays NaN for a caller that compiles with fastmath=True, which allows the opposite."""
+
+    @njit(fastmath=True)
+    def moments(x):
+        return serial.moments(x)
+
+    x = np.ones((20, 3, 1))
+    x[3, 1, 0] = np.nan
+    mean, var = moments(x)
+    assert list(np.isnan(mean)) == list(np.isnan(var)) == [False, True, False]

@@ -1,0 +1,85 @@
+"""A user's own compiled code: training steps through `bnnumba.kernels`.
+
+`python -m tests.user_step` caches them on disk and prints, as JSON, the digest of each one's results and how often its
+compiled form came from the disk cache.
+"""
+
+import hashlib
+import json
+
+import numpy as np
+from numba import njit, prange
+
+from bnnumba.kernels import serial, threaded
+from tests.problems import problem
+
+EPSILON, MOMENTUM, DDOF = 1e-3, 0.9, 1
+
+# Imported by the tests, nothing is cached: the key of a cached caller does not hold the sources of what it calls, and
+# a change in the kernels would leave it as it was.
+CACHE = __name__ == "__main__"
+
+
+@njit(cache=CACHE)
+def step_serial(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
+    """One training step: forward, moving update, backward."""
+    mean, var = serial.batch_norm(x, gamma, beta, EPSILON, y)
+    serial.update_moving(moving_mean, moving_var, mean, var, x.shape[0] * x.shape[2], MOMENTUM, DDOF)
+    return serial.batch_norm_backward(dy, x, mean, var, gamma, EPSILON, dx)
+
+
+@njit(cache=CACHE)
+def step_threaded(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
+    mean, var = threaded.batch_norm(x, gamma, beta, EPSILON, y)
+    threaded.update_moving(moving_mean, moving_var, mean, var, x.shape[0] * x.shape[2], MOMENTUM, DDOF)
+    return threaded.batch_norm_backward(dy, x, mean, var, gamma, EPSILON, dx)
+
+
+@njit(cache=CACHE, parallel=True)
+def steps_in_parallel(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
+    """A step for each of many independent problems, in the user's own prange."""
+    dgamma, dbeta = np.empty(gamma.shape), np.empty(gamma.shape)
+    for k in prange(x.shape[0]):
+        dgamma[k], dbeta[k] = step_serial(x[k], dy[k], gamma[k], beta[k], moving_mean[k], moving_var[k], y[k], dx[k])
+    return dgamma, dbeta
+
+
+def arguments(shape, count=None, dtype=np.float32):
+    """A step's arguments; with a count, those of as many problems, stacked."""
+    if count is not None:
+        each = [arguments((*shape[:2], shape[2]), dtype=dtype) for _ in range(count)]
+        return [
+            np.stack(parts) * (1 + np.arange(count, dtype=parts[0].dtype).reshape(-1, *[1] * parts[0].ndim))
+            for parts in zip(*each, strict=True)
+        ]
+    p = problem(shape, 1, dtype, offset=10.0)
+    return [*p, np.zeros(shape[1]), np.ones(shape[1]), np.zeros_like(p.x), np.zeros_like(p.x)]
+
+
+def results(step, given):
+    """What a step returns and fills: dgamma, dbeta, moving mean and variance, y, dx."""
+    given = [array.copy() for array in given]
+    return [*step(*given), *given[4:]]
+
+
+CASES = {
+    "step_serial": (step_serial, ((300, 5, 7),)),
+    "step_threaded": (step_threaded, ((300, 5, 7),)),
+    "steps_in_parallel": (steps_in_parallel, ((40, 5, 7), 6)),
+}
+
+
+def digest(step, given):
+    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in results(step, given))).hexdigest()
+
+
+def main():
+    report = {}
+    for name, (step, parts) in CASES.items():
+        bits = digest(step, arguments(*parts))
+        report[name] = {"digest": bits, "from cache": sum(step.stats.cache_hits.values())}
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
