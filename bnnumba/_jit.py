@@ -27,10 +27,8 @@ _INTERNAL = MappingProxyType({**_COMMON, "nogil": True, "no_cpython_wrapper": Tr
 
 
 # Numba would also thread array expressions, down to a small np.zeros, at the price of a region each.
-_PRANGE_ONLY = MappingProxyType(
-    dict.fromkeys(("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion"), False)
-    | {"prange": True}
-)
+_ARRAY_EXPRESSIONS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
+_PRANGE_ONLY = {"prange": True, **dict.fromkeys(_ARRAY_EXPRESSIONS, False)}
 
 
 def helper(function: F) -> F:
