@@ -1,6 +1,7 @@
 """The vector operations as LLVM instructions (see `simd`)."""
 
 import operator
+import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from numba.extending import intrinsic, models, overload, register_model
 
 LANES = 16
 LINE = 64  # bytes of a cache line
+CAN_STREAM = platform.machine().lower() in ("x86_64", "amd64")
 _I32 = ir.IntType(32)
 
 
@@ -86,6 +88,46 @@ def store(typing_context: Any, array: Any, i: Any, n: Any, vector: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, vector), generate
+
+
+@intrinsic
+def stream(typing_context: Any, array: Any, i: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        written = builder.store(arguments[2], _address(context, builder, array, arguments[0], arguments[1]), align=LINE)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, vector), generate
+
+
+@intrinsic
+def fence(typing_context: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if CAN_STREAM:
+            _call(builder, "llvm.x86.sse.sfence", ir.VoidType(), [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def to_line(typing_context: Any, array: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(context, builder, array, arguments[0], arguments[1])
+        address = builder.ptrtoint(pointer, arguments[1].type)
+        missing = builder.and_(builder.neg(address), ir.Constant(address.type, LINE - 1))
+        return builder.udiv(missing, ir.Constant(address.type, array.dtype.bitwidth // 8))
+
+    return types.intp(array, types.intp), generate
+
+
+@intrinsic
+def same_start(typing_context: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        starts = (context.make_array(t)(context, builder, v).data for t, v in zip((a, b), arguments, strict=True))
+        return builder.icmp_unsigned("==", *(builder.ptrtoint(start, ir.IntType(64)) for start in starts))
+
+    return types.boolean(a, b), generate
 
 
 @intrinsic

@@ -5,6 +5,8 @@ import numpy as np
 from bnnumba._types import Array, Vector
 
 LANES = 16
+LINE = 64  # bytes of a cache line
+CAN_STREAM = True
 
 
 def load(array: Array, i: int, n: int) -> Vector:
@@ -17,6 +19,22 @@ def load(array: Array, i: int, n: int) -> Vector:
 def store(array: Array, i: int, n: int, vector: Vector) -> None:
     n = min(n, LANES)
     array[i : i + n] = vector[:n]
+
+
+def stream(array: Array, i: int, vector: Vector) -> None:
+    store(array, i, LANES, vector)
+
+
+def fence() -> None:
+    """There is nothing to wait for."""
+
+
+def to_line(array: Array, i: int) -> int:
+    return -(array.ctypes.data // array.itemsize + i) % (LINE // array.itemsize)
+
+
+def same_start(a: Array, b: Array) -> bool:
+    return a.ctypes.data == b.ctypes.data
 
 
 def prefetch(array: Array, i: int) -> None:

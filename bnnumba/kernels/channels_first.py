@@ -8,6 +8,7 @@ from bnnumba._types import Array, Terms
 from bnnumba.kernels.formulas import add_1, add_4, fold_sum, input_gradient, normalized
 from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.simd import LANES, load, splat, store
+from bnnumba.kernels.stores import lead, put
 
 
 @inlined
@@ -34,40 +35,45 @@ def reduce(terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift:
 
 
 @helper
-def scale(x: Array, grid: Grid, region: Region, coefficients: Array, y: Array) -> None:
-    feature, inner = grid.feature, grid.inner
-    length = region.column_end - region.column
+def scale(x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, y: Array) -> None:
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
-            mean_hi = splat(coefficients[0, f])
-            power = splat(coefficients[1, f])
-            scale = splat(coefficients[2, f])
-            shift = splat(coefficients[3, f])
-            i = (o * feature + f) * inner + region.column
-            end = i + length
+            c = (
+                splat(coefficients[0, f]),
+                splat(coefficients[1, f]),
+                splat(coefficients[2, f]),
+                splat(coefficients[3, f]),
+            )
+            start = (o * grid.feature + f) * grid.inner
+            i, end = start + region.column, start + region.column_end
+            n = lead(y, i, end, past_cache)
+            if n:
+                store(y, i, n, normalized(load(x, i, n), *c))
+                i += n
             while i + LANES <= end:
-                store(y, i, LANES, normalized(load(x, i, LANES), mean_hi, power, scale, shift))
+                put(y, i, LANES, past_cache, normalized(load(x, i, LANES), *c))
                 i += LANES
             if i < end:
-                store(y, i, end - i, normalized(load(x, i, end - i), mean_hi, power, scale, shift))
+                store(y, i, end - i, normalized(load(x, i, end - i), *c))
 
 
 @helper
-def differentiate(dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, dx: Array) -> None:
-    feature, inner = grid.feature, grid.inner
-    length = region.column_end - region.column
+def differentiate(
+    dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, dx: Array
+) -> None:
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
-            mean_hi = splat(coefficients[0, f])
-            power = splat(coefficients[1, f])
-            scale = splat(coefficients[2, f])
-            a = splat(coefficients[3, f])
-            b = splat(coefficients[4, f])
-            i = (o * feature + f) * inner + region.column
-            end = i + length
+            mean_hi, power, scale = splat(coefficients[0, f]), splat(coefficients[1, f]), splat(coefficients[2, f])
+            c = mean_hi, power, scale, splat(coefficients[3, f]), splat(coefficients[4, f])
+            start = (o * grid.feature + f) * grid.inner
+            i, end = start + region.column, start + region.column_end
+            n = lead(dx, i, end, past_cache)
+            if n:
+                store(dx, i, n, input_gradient(load(dy, i, n), load(x, i, n), *c))
+                i += n
             while i + LANES <= end:
-                store(dx, i, LANES, input_gradient(load(dy, i, LANES), load(x, i, LANES), mean_hi, power, scale, a, b))
+                put(dx, i, LANES, past_cache, input_gradient(load(dy, i, LANES), load(x, i, LANES), *c))
                 i += LANES
-            if i < end:
-                n = end - i
-                store(dx, i, n, input_gradient(load(dy, i, n), load(x, i, n), mean_hi, power, scale, a, b))
+            n = end - i
+            if n:
+                store(dx, i, n, input_gradient(load(dy, i, n), load(x, i, n), *c))

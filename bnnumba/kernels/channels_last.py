@@ -9,8 +9,9 @@ import numpy as np
 from bnnumba._jit import helper, inlined
 from bnnumba._types import Array, Sums, Terms
 from bnnumba.kernels.formulas import FLOAT32, accumulate, add_1, add_4, input_gradient, normalized
-from bnnumba.kernels.grid import Grid, Region
+from bnnumba.kernels.grid import Grid, Region, span_bounds, span_count, wrap
 from bnnumba.kernels.simd import LANES, load, prefetch, store
+from bnnumba.kernels.stores import lead, put
 
 
 @inlined
@@ -82,44 +83,48 @@ def _prefetch(x: Array, i: int) -> None:
 
 
 @helper
-def scale(x: Array, grid: Grid, region: Region, coefficients: Array, y: Array) -> None:
-    columns = grid.columns
-    start, stop = region.first * grid.fold, region.last * grid.fold
-    for r in range(region.row, region.row_end):
-        i = r * columns
-        end = min(stop, x.size - i)  # the last row may be short
-        c = start
-        while c + LANES <= end:
-            _scale(x, i, c, LANES, coefficients, y)
-            c += LANES
-        if c < end:
-            _scale(x, i, c, end - c, coefficients, y)
+def scale(x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, y: Array) -> None:
+    for span in range(span_count(grid, region)):
+        i, end, c = span_bounds(grid, region, span, x.size)
+        n = lead(y, i, end, past_cache)
+        if n:
+            _scale(x, i, c, n, coefficients, False, y)
+            i, c = i + n, wrap(c + n, grid)
+        while i + LANES <= end:
+            _scale(x, i, c, LANES, coefficients, past_cache, y)
+            i, c = i + LANES, wrap(c + LANES, grid)
+        if i < end:
+            _scale(x, i, c, end - i, coefficients, False, y)
 
 
 @inlined
-def _scale(x: Array, i: int, c: int, n: int, coefficients: Array, y: Array) -> None:
+def _scale(x: Array, i: int, c: int, n: int, coefficients: Array, past_cache: bool, y: Array) -> None:
     mean_hi, power = load(coefficients[0], c, n), load(coefficients[1], c, n)
     scale, shift = load(coefficients[2], c, n), load(coefficients[3], c, n)
-    store(y, i + c, n, normalized(load(x, i + c, n), mean_hi, power, scale, shift))
+    put(y, i, n, past_cache, normalized(load(x, i, n), mean_hi, power, scale, shift))
 
 
 @helper
-def differentiate(dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, dx: Array) -> None:
-    columns = grid.columns
-    start, stop = region.first * grid.fold, region.last * grid.fold
-    for r in range(region.row, region.row_end):
-        i = r * columns
-        end = min(stop, x.size - i)  # the last row may be short
-        c = start
-        while c + LANES <= end:
-            _differentiate(dy, x, i, c, LANES, coefficients, dx)
-            c += LANES
-        if c < end:
-            _differentiate(dy, x, i, c, end - c, coefficients, dx)
+def differentiate(
+    dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, dx: Array
+) -> None:
+    for span in range(span_count(grid, region)):
+        i, end, c = span_bounds(grid, region, span, x.size)
+        n = lead(dx, i, end, past_cache)
+        if n:
+            _differentiate(dy, x, i, c, n, coefficients, False, dx)
+            i, c = i + n, wrap(c + n, grid)
+        while i + LANES <= end:
+            _differentiate(dy, x, i, c, LANES, coefficients, past_cache, dx)
+            i, c = i + LANES, wrap(c + LANES, grid)
+        if i < end:
+            _differentiate(dy, x, i, c, end - i, coefficients, False, dx)
 
 
 @inlined
-def _differentiate(dy: Array, x: Array, i: int, c: int, n: int, coefficients: Array, dx: Array) -> None:
+def _differentiate(
+    dy: Array, x: Array, i: int, c: int, n: int, coefficients: Array, past_cache: bool, dx: Array
+) -> None:
     mean_hi, power, scale = load(coefficients[0], c, n), load(coefficients[1], c, n), load(coefficients[2], c, n)
     a, b = load(coefficients[3], c, n), load(coefficients[4], c, n)
-    store(dx, i + c, n, input_gradient(load(dy, i + c, n), load(x, i + c, n), mean_hi, power, scale, a, b))
+    put(dx, i, n, past_cache, input_gradient(load(dy, i, n), load(x, i, n), mean_hi, power, scale, a, b))

@@ -98,3 +98,25 @@ def chunk_region(grid: Grid, chunk: int, first: int, last: int) -> Region:
     column = (chunk % grid.column_chunks) * grid.chunk_columns
     row_end = min(grid.rows, row + grid.chunk_rows)
     return Region(row, row_end, first, last, column, min(grid.columns, column + grid.chunk_columns))
+
+
+@helper
+def span_count(grid: Grid, region: Region) -> int:
+    """Return how many spans of memory without a gap a channels-last region is: one, where it has whole rows."""
+    return 1 if region.last - region.first == grid.feature else region.row_end - region.row
+
+
+@helper
+def span_bounds(grid: Grid, region: Region, span: int, size: int) -> tuple[int, int, int]:
+    """Where a span of a channels-last region starts and ends in flat data of this size, and its first column."""
+    first_row, last_row = region.row + span, region.row + span
+    if span_count(grid, region) == 1:
+        last_row = region.row_end - 1
+    column, column_end = region.first * grid.fold, region.last * grid.fold
+    return first_row * grid.columns + column, min(size, last_row * grid.columns + column_end), column
+
+
+@helper
+def wrap(column: int, grid: Grid) -> int:
+    """The column after a row's last is the next row's first."""
+    return column - grid.columns if column >= grid.columns else column

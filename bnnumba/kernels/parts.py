@@ -8,7 +8,7 @@ from bnnumba.kernels import channels_first, channels_last
 from bnnumba.kernels.formulas import FLOAT32, accumulate, reciprocal_std
 from bnnumba.kernels.grid import Region, chunk_count, make_grid
 from bnnumba.kernels.plan import reduce_region
-from bnnumba.kernels.simd import LANES, fma, load, store
+from bnnumba.kernels.simd import LANES, fence, fma, load, store
 
 # The shift is the mean of a few samples. It is too far from the mean of all where (mean - shift)**2 > FAR * var: the
 # relative error of var is about (1 + FAR) * 2**-53; float64 data is promised 4 * 2**-53, float32 data 4 * 2**-24.
@@ -40,24 +40,27 @@ def reduce_task(
 
 
 @helper
-def scale(x: Array, region: Region, coefficients: Array, y: Array) -> None:
+def scale(x: Array, region: Region, coefficients: Array, past_cache: bool, y: Array) -> None:
     """Fill y = (x - mean_hi)*power*scale + shift in the region."""
     grid = make_grid(x.shape)
+    flat, result = x.reshape(x.size), y.reshape(x.size)
     if grid.inner == 1:
-        channels_last.scale(x.reshape(x.size), grid, region, coefficients, y.reshape(x.size))
+        channels_last.scale(flat, grid, region, coefficients, past_cache, result)
     else:
-        channels_first.scale(x.reshape(x.size), grid, region, coefficients, y.reshape(x.size))
+        channels_first.scale(flat, grid, region, coefficients, past_cache, result)
+    fence()
 
 
 @helper
-def differentiate(dy: Array, x: Array, region: Region, coefficients: Array, dx: Array) -> None:
+def differentiate(dy: Array, x: Array, region: Region, coefficients: Array, past_cache: bool, dx: Array) -> None:
     """Fill dx = (dy + (a + b*(x - mean_hi)*power))*scale*power in the region."""
     grid = make_grid(x.shape)
     flat_dy, flat_x, result = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
     if grid.inner == 1:
-        channels_last.differentiate(flat_dy, flat_x, grid, region, coefficients, result)
+        channels_last.differentiate(flat_dy, flat_x, grid, region, coefficients, past_cache, result)
     else:
-        channels_first.differentiate(flat_dy, flat_x, grid, region, coefficients, result)
+        channels_first.differentiate(flat_dy, flat_x, grid, region, coefficients, past_cache, result)
+    fence()
 
 
 @helper
@@ -75,17 +78,19 @@ def new_partial(x: Array) -> Array:
 
 @helper
 def new_coefficients(x: Array) -> Array:
+    """Make room for up to 5 coefficients per column, and one vector more: the first columns again, for a wrap."""
     grid = make_grid(x.shape)
-    return np.empty((5, grid.fold * grid.feature), x.dtype)
+    return np.empty((5, grid.fold * grid.feature + LANES), x.dtype)
 
 
 @helper
-def repeat(rows: Array, x: Array) -> None:
-    """Copy the first `feature` columns over the others: one for each row that is folded into a long one."""
+def repeat(rows: Array, x: Array, first: int, last: int) -> None:
+    """Where all of x's features are there, copy them over the columns that follow."""
     feature = x.shape[1]
-    for row in rows:
-        for c in range(feature, row.size):
-            row[c] = row[c - feature]
+    if last - first == feature:
+        for row in rows:
+            for c in range(feature, row.size):
+                row[c] = row[c - feature]
 
 
 @helper

@@ -31,6 +31,7 @@ from bnnumba.kernels.parts import (
     scale,
 )
 from bnnumba.kernels.plan import group_count, group_region, reduce_tasks, sweep_region, sweep_tasks
+from bnnumba.kernels.stores import goes_past_cache
 
 
 def sum_moments(x: Array, first: int, last: int, shift: Array, partial: Array, mean: Array, var: Array) -> None:
@@ -38,7 +39,7 @@ def sum_moments(x: Array, first: int, last: int, shift: Array, partial: Array, m
     threads = thread_count()
     sample_shift(x, first, last, shift)
     for _ in range(2):
-        repeat(shift, x)
+        repeat(shift, x, first, last)
         for task in prange(reduce_tasks(x, threads, last - first)):
             reduce_task(moment_terms, x, x, threads, first, last, signed(task), shift, partial)
         if not finish_moments(x, first, last, shift, partial, mean, var):
@@ -62,7 +63,7 @@ def sum_gradients(
     threads = thread_count()
     for f in range(first, last):
         shift[0, f] = mean[f]
-    repeat(shift, x)
+    repeat(shift, x, first, last)
     for task in prange(reduce_tasks(x, threads, last - first)):
         reduce_task(gradient_terms, dy, x, threads, first, last, signed(task), shift, partial)
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
@@ -84,9 +85,10 @@ def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsi
     """Fill y = gamma*(x - mean)*rstd + beta, with rstd = 1/sqrt(var + epsilon), or 0 where that is 1/0."""
     threads, coefficients = thread_count(), new_coefficients(x)
     normalize_coefficients(mean, var, gamma, beta, epsilon, signed(0), x.shape[1], coefficients)
-    repeat(coefficients, x)
+    repeat(coefficients, x, signed(0), x.shape[1])
+    past_cache = goes_past_cache(y, x)
     for task in prange(sweep_tasks(x, threads)):
-        scale(x, sweep_region(x, threads, signed(task)), coefficients, y)
+        scale(x, sweep_region(x, threads, signed(task)), coefficients, past_cache, y)
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> tuple[Array, Array]:
@@ -99,12 +101,13 @@ def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) ->
         return mean, var
     mean, var = np.empty(x.shape[1]), np.empty(x.shape[1])
     shift, partial, coefficients = new_shift(x), new_partial(x), new_coefficients(x)
+    past_cache = goes_past_cache(y, x)
     for group in prange(groups):
         region = group_region(x, threads, signed(group))
         group_sum_moments(x, region.first, region.last, shift, partial, mean, var)
         normalize_coefficients(mean, var, gamma, beta, epsilon, region.first, region.last, coefficients)
-        repeat(coefficients, x)
-        scale(x, region, coefficients, y)
+        repeat(coefficients, x, region.first, region.last)
+        scale(x, region, coefficients, past_cache, y)
     return mean, var
 
 
@@ -123,18 +126,20 @@ def input_gradient(
     """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)."""
     threads, coefficients, count = thread_count(), new_coefficients(x), x.shape[0] * x.shape[2]
     gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, signed(0), x.shape[1], coefficients)
-    repeat(coefficients, x)
+    repeat(coefficients, x, signed(0), x.shape[1])
+    past_cache = goes_past_cache(dx, dy, x)
     for task in prange(sweep_tasks(x, threads)):
-        differentiate(dy, x, sweep_region(x, threads, signed(task)), coefficients, dx)
+        differentiate(dy, x, sweep_region(x, threads, signed(task)), coefficients, past_cache, dx)
 
 
 def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`."""
     threads, coefficients = thread_count(), new_coefficients(dy)
     frozen_coefficients(var, gamma, epsilon, signed(0), dy.shape[1], coefficients)
-    repeat(coefficients, dy)
+    repeat(coefficients, dy, signed(0), dy.shape[1])
+    past_cache = goes_past_cache(dx, dy)
     for task in prange(sweep_tasks(dy, threads)):
-        scale(dy, sweep_region(dy, threads, signed(task)), coefficients, dx)
+        scale(dy, sweep_region(dy, threads, signed(task)), coefficients, past_cache, dx)
 
 
 def batch_norm_backward(
@@ -149,13 +154,14 @@ def batch_norm_backward(
         return dgamma, dbeta
     dgamma, dbeta, count = np.empty(x.shape[1]), np.empty(x.shape[1]), x.shape[0] * x.shape[2]
     shift, partial, coefficients = new_shift(x), new_partial(x), new_coefficients(x)
+    past_cache = goes_past_cache(dx, dy, x)
     for group in prange(groups):
         region = group_region(x, threads, signed(group))
         first, last = region.first, region.last
         group_sum_gradients(dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
         gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
-        repeat(coefficients, x)
-        differentiate(dy, x, region, coefficients, dx)
+        repeat(coefficients, x, first, last)
+        differentiate(dy, x, region, coefficients, past_cache, dx)
     return dgamma, dbeta
 
 
@@ -170,12 +176,13 @@ def frozen_backward(
     shift, partial, coefficients = new_shift(x), new_partial(x), new_coefficients(x)
     for f in range(last):
         shift[0, f] = mean[f]
-    repeat(shift, x)
+    repeat(shift, x, first, last)
     frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
-    repeat(coefficients, x)
+    repeat(coefficients, x, signed(0), x.shape[1])
+    past_cache = goes_past_cache(dx, dy, x)
     for task in prange(reduce_tasks(x, threads, last)):
         region = reduce_task(gradient_terms, dy, x, threads, first, last, signed(task), shift, partial)
-        scale(dy, region, coefficients, dx)
+        scale(dy, region, coefficients, past_cache, dx)
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
     return dgamma, dbeta
 

@@ -5,6 +5,9 @@ sums are added in one order, and its bits depend neither on the vector width nor
 
     load(a, i, n)       a[i : i + n] in the first n lanes, 0 in the others; n >= LANES loads a whole vector
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
+    stream(a, i, v)     store(a, i, LANES, v) past the cache, where a[i] starts a cache line; complete after fence()
+    to_line(a, i)       how many elements from a[i] the next cache line starts
+    same_start(a, b)    whether a[0] and b[0] are the same memory
     prefetch(a, i)      bring what load(a, i, LANES) would read into cache; i may pass a's end
     splat(s)            the scalar s in every lane
     widen(v)            v as float64
@@ -23,8 +26,59 @@ from typing import TYPE_CHECKING
 from numba import config
 
 if TYPE_CHECKING or config.DISABLE_JIT:
-    from bnnumba.kernels._simd_numpy import LANES, first, fma, fold, keep, load, prefetch, splat, store, turn, widen
+    from bnnumba.kernels._simd_numpy import (
+        CAN_STREAM,
+        LANES,
+        fence,
+        first,
+        fma,
+        fold,
+        keep,
+        load,
+        prefetch,
+        same_start,
+        splat,
+        store,
+        stream,
+        to_line,
+        turn,
+        widen,
+    )
 else:
-    from bnnumba.kernels._simd_llvm import LANES, first, fma, fold, keep, load, prefetch, splat, store, turn, widen
+    from bnnumba.kernels._simd_llvm import (
+        CAN_STREAM,
+        LANES,
+        fence,
+        first,
+        fma,
+        fold,
+        keep,
+        load,
+        prefetch,
+        same_start,
+        splat,
+        store,
+        stream,
+        to_line,
+        turn,
+        widen,
+    )
 
-__all__ = ["LANES", "first", "fma", "fold", "keep", "load", "prefetch", "splat", "store", "turn", "widen"]
+__all__ = [
+    "CAN_STREAM",
+    "LANES",
+    "fence",
+    "first",
+    "fma",
+    "fold",
+    "keep",
+    "load",
+    "prefetch",
+    "same_start",
+    "splat",
+    "store",
+    "stream",
+    "to_line",
+    "turn",
+    "widen",
+]
