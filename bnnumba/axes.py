@@ -16,6 +16,8 @@ import numpy as np
 from bnnumba import checks
 from bnnumba._types import Array
 
+DOUBLE = np.dtype(np.float64)
+
 
 class View(NamedTuple):
     """How an array becomes (outer, feature, inner).
@@ -39,7 +41,7 @@ class View(NamedTuple):
         array = self._turned(array)
         if not _plain(array):
             array = np.array(array, dtype=_native(array), order="C")
-        return _writeable(array.reshape(self.shape))
+        return _writeable(array).reshape(self.shape)
 
     def for_result(self, out: Array) -> Array:
         """Where a kernel writes what goes to `out`: its canonical view, or a new array that `deliver` copies from."""
@@ -47,14 +49,25 @@ class View(NamedTuple):
         return array.reshape(self.shape) if _plain(array) else np.empty(self.shape, _native(out))
 
     def deliver(self, result: Array, out: Array) -> Array:
-        """Copy a kernel's result to `out`, where it was not written there."""
-        array = self._turned(out)
-        if not _plain(array):
+        """Copy a kernel's result to `out`, where it is not a view of it."""
+        if result.base is None:
+            array = self._turned(out)
             array[...] = result.reshape(array.shape)
         return out
 
+    def parameter(self, name: str, value: Any) -> Array:
+        """Check and flatten what a caller gave as a feature-shaped array; a plain one is let through at once."""
+        if (
+            type(value) is np.ndarray
+            and value.dtype is DOUBLE
+            and value.shape == self.feature_shape == (self.shape[1],)
+            and value.flags.carray
+        ):
+            return value
+        return self.flatten(checks.features(name, value, self.feature_shape))
+
     def flatten(self, features: Array) -> Array:
-        """The same, in the view's order of features."""
+        """A feature-shaped array as the kernels take it: flat, contiguous, float64, in the view's order of features."""
         return flat_double(features if self.feature_order is None else features.transpose(self.feature_order))
 
     def unflatten(self, flat: Array) -> Array:
@@ -89,8 +102,10 @@ def flat(array: Array) -> Array:
 
 
 def flat_double(array: Array) -> Array:
-    """A feature-shaped array as the kernels take it: flat, contiguous, float64."""
-    return _writeable(_double(array).reshape(array.size))
+    """A feature-shaped array, flat, contiguous and float64; a view, or itself, where it is so already."""
+    if array.dtype is not DOUBLE or type(array) is not np.ndarray or not _plain(array):
+        array = np.array(array, dtype=DOUBLE, order="C", subok=False)
+    return _writeable(array if array.ndim == 1 else array.reshape(array.size))
 
 
 def feature_axes(axis: int | tuple[int, ...], ndim: int, name: str) -> tuple[int, ...]:
@@ -129,12 +144,6 @@ def _base_class(array: Array) -> Array:
 
 def _native(array: Array) -> np.dtype[Any]:
     return array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
-
-
-def _double(array: Array) -> Array:
-    if array.dtype == np.float64 and isinstance(array, np.ndarray) and _plain(array):
-        return _base_class(array)
-    return np.array(array, dtype=np.float64, order="C", subok=False)
 
 
 class _Unlocked:

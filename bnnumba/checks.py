@@ -25,6 +25,8 @@ def _described(value: object) -> str:
 
 
 def _array(name: str, value: object) -> Array:
+    if type(value) is np.ndarray:
+        return value
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {_described(value)}")
     return value
@@ -76,7 +78,7 @@ def moving(name: str, value: object, shape: tuple[int, ...]) -> Array:
 
 def apart(name: str, array: Array, others: Iterable[tuple[str, Array | None]]) -> None:
     """Refuse an array to be written that shares memory with another, or with itself."""
-    if _overlaps_itself(array):
+    if not array.flags.forc and _overlaps_itself(array):
         raise ValueError(f"{name} must not overlap itself, got shape {array.shape} with strides {array.strides}")
     for other_name, other in others:
         if other is not None and np.may_share_memory(array, other) and _overlap(array, other):
@@ -84,7 +86,7 @@ def apart(name: str, array: Array, others: Iterable[tuple[str, Array | None]]) -
 
 
 def _overlaps_itself(array: Array) -> bool:
-    if array.flags.forc or array.size == 0:
+    if array.size == 0:
         return False
     reach = array.itemsize
     for stride, size in sorted((abs(stride), size) for stride, size in zip(array.strides, array.shape, strict=True)):
@@ -107,11 +109,9 @@ def output(out: object, x: Array, data_inputs: dict[str, Array], other_inputs: d
     if not array.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
     apart("out", array, other_inputs.items())
-    apart(
-        "out",
-        array,
-        ((f"{name}, unless it is exactly {name}", a) for name, a in data_inputs.items() if not _same(array, a)),
-    )
+    for name, other in data_inputs.items():
+        if other is not array and np.may_share_memory(array, other) and not _same(array, other):
+            apart("out", array, [(f"{name}, unless it is exactly {name}", other)])
     return array
 
 
@@ -122,8 +122,6 @@ def no_output(out: object) -> None:
 
 
 def _same(a: Array, b: Array) -> bool:
-    if a is b:
-        return True
     return a.__array_interface__["data"][0] == b.__array_interface__["data"][0] and (
         (a.shape, a.strides, a.dtype) == (b.shape, b.strides, b.dtype)
     )

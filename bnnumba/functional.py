@@ -142,21 +142,11 @@ def normalize(
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
-    shape = view.feature_shape
-    mean, var = checks.features("mean", mean, shape), checks.features("var", var, shape)
-    gamma, beta = _optional("gamma", gamma, shape), _optional("beta", beta, shape)
+    arguments = (view.parameter("mean", mean), view.parameter("var", var), *_scale_and_shift(view, gamma, beta))
     epsilon = checks.epsilon(epsilon)
     y = _result(out, x, {"x": x}, {"mean": mean, "var": var, "gamma": gamma, "beta": beta})
     result = view.for_result(y)
-    _form_for(x).normalize(
-        view.of(x),
-        view.flatten(mean),
-        view.flatten(var),
-        _flat_or(view, gamma, 1.0),
-        _flat_or(view, beta, 0.0),
-        epsilon,
-        result,
-    )
+    _form_for(x).normalize(view.of(x), *arguments, epsilon, result)
     return view.deliver(result, y)
 
 
@@ -196,13 +186,11 @@ def batch_norm(
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
-    gamma, beta = _optional("gamma", gamma, view.feature_shape), _optional("beta", beta, view.feature_shape)
+    arguments = _scale_and_shift(view, gamma, beta)
     epsilon = checks.epsilon(epsilon)
     y = _result(out, x, {"x": x}, {"gamma": gamma, "beta": beta})
     result = view.for_result(y)
-    mean, var = _form_for(x).batch_norm(
-        view.of(x), _flat_or(view, gamma, 1.0), _flat_or(view, beta, 0.0), epsilon, result
-    )
+    mean, var = _form_for(x).batch_norm(view.of(x), *arguments, epsilon, result)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
 
 
@@ -254,12 +242,11 @@ def batch_norm_backward(
     x = checks.data("x", x)
     dy = checks.like("dy", dy, x)
     view = axes.canonical_view(x, feature_axis)
-    shape = view.feature_shape
-    mean, var = checks.features("mean", mean, shape), checks.features("var", var, shape)
-    gamma = _optional("gamma", gamma, shape)
+    statistics = view.parameter("mean", mean), view.parameter("var", var)
+    scale = _parameter_or(view, "gamma", gamma, 1.0)
     epsilon = checks.epsilon(epsilon)
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
-    form, statistics = _form_for(x), (view.flatten(mean), view.flatten(var))
+    form = _form_for(x)
     if not needs_dx:
         checks.no_output(out)
         dgamma, dbeta = form.gradient_sums(view.of(dy), view.of(x), *statistics, epsilon)
@@ -267,7 +254,7 @@ def batch_norm_backward(
     dx = _result(out, x, {"dy": dy, "x": x}, {"mean": mean, "var": var, "gamma": gamma})
     result = view.for_result(dx)
     kernel = form.frozen_backward if frozen else form.batch_norm_backward
-    dgamma, dbeta = kernel(view.of(dy), view.of(x), *statistics, _flat_or(view, gamma, 1.0), epsilon, result)
+    dgamma, dbeta = kernel(view.of(dy), view.of(x), *statistics, scale, epsilon, result)
     return Gradients(view.deliver(result, dx), view.unflatten(dgamma), view.unflatten(dbeta))
 
 
@@ -316,16 +303,16 @@ def _form_for(x: Array) -> ModuleType:
     return threaded if x.nbytes >= THREADED_BYTES else serial
 
 
-def _optional(name: str, value: Any, shape: tuple[int, ...]) -> Array | None:
-    return None if value is None else checks.features(name, value, shape)
-
-
 def _result(out: Any, x: Array, data_inputs: dict[str, Array], other_inputs: dict[str, Array | None]) -> Array:
     return axes.empty_like(x) if out is None else checks.output(out, x, data_inputs, other_inputs)
 
 
-def _flat_or(view: axes.View, features: Array | None, default: float) -> Array:
-    return _constant(view.shape[1], default) if features is None else view.flatten(features)
+def _scale_and_shift(view: axes.View, gamma: Array | None, beta: Array | None) -> tuple[Array, Array]:
+    return _parameter_or(view, "gamma", gamma, 1.0), _parameter_or(view, "beta", beta, 0.0)
+
+
+def _parameter_or(view: axes.View, name: str, value: Array | None, default: float) -> Array:
+    return _constant(view.shape[1], default) if value is None else view.parameter(name, value)
 
 
 @lru_cache(maxsize=64)

@@ -22,7 +22,8 @@ class Functions(Library):
     version = bnnumba.__version__
 
     def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+        doubles = {name: getattr(problem, name).astype(np.float64) for name in ("gamma", "beta", "mean", "var")}
+        self.problem = problem._replace(**doubles)  # as our own moments are; others would be converted in every call
         self.y, self.dx = np.full_like(problem.x, np.nan), np.full_like(problem.x, np.nan)
 
     def moments(self) -> Callable:
