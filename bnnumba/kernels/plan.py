@@ -9,7 +9,7 @@ from bnnumba.kernels.simd import LANES
 
 GROUP_BYTES = 2**18  # of one array: a group's x, dy and result stay in a core's own cache
 LEAST_COLUMNS = 64  # a narrower block of channels-last rows would defeat the prefetcher
-TASKS = 4  # for each thread, so that a late one does not keep the others waiting
+TASKS = 4  # for each thread of several, so that a late one does not keep the others waiting
 
 
 class Plan(NamedTuple):
@@ -29,7 +29,7 @@ class Plan(NamedTuple):
 
 @helper
 def make_plan(grid: Grid, itemsize: int, threads: int) -> Plan:
-    tasks = TASKS * threads
+    tasks = TASKS * threads if threads > 1 else 1
     feature, rows, columns = grid.feature, grid.rows, grid.columns
     whole, group = threads == 1, feature
     if grid.inner > 1:
