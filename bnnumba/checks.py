@@ -127,11 +127,18 @@ def _same(a: Array, b: Array) -> bool:
     )
 
 
+def _as_float(value: float | Real) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # of an int, beyond what a float holds
+        return math.inf
+
+
 def real(name: str, value: object) -> float:
     """A finite real number."""
     if type(value) is not float and (not isinstance(value, Real) or isinstance(value, bool)):
         raise TypeError(f"{name} must be a real number, got {_described(value)}")
-    number = float(value)
+    number = _as_float(value)
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return number
@@ -254,7 +261,7 @@ def initializer(name: str, value: Any) -> Any:
     elif isinstance(value, np.ndarray):
         allowed = value.dtype.kind in "fiu" and not isinstance(value, np.ma.MaskedArray)
     elif isinstance(value, Real):
-        allowed = not isinstance(value, bool) and math.isfinite(value)
+        allowed = not isinstance(value, bool) and math.isfinite(_as_float(value))
     else:
         allowed = callable(value)
     if not allowed:

@@ -79,7 +79,7 @@ BAD_FEATURES = [
     (np.array(1.0), ValueError, r"\(3,\).*\(\)"),
 ]  # fmt: skip
 NO_NUMBER = [(value, TypeError, f"number.*{re.escape(repr(value))}") for value in ("0.5", None, 1j, [0.5], True)]
-NOT_FINITE = [(value, ValueError, repr(value)) for value in (np.inf, -np.inf, np.nan)]
+NOT_FINITE = [(value, ValueError, repr(value)) for value in (np.inf, -np.inf, np.nan, 10**400)]
 BAD_EPSILON = [*NO_NUMBER, *NOT_FINITE, (-1e-9, ValueError, "0.*-1e-09"), (np.ones(3), TypeError, "number")]
 BAD_MOMENTUM = [*NO_NUMBER, *NOT_FINITE, (-0.1, ValueError, r"\[0, 1\].*-0\.1"), (1.01, ValueError, r"\[0, 1\].*1\.01")]
 BAD_DDOF = [*NO_NUMBER, *NOT_FINITE, *((value, ValueError, f"0 or 1.*{value}") for value in (2, -1, 0.5))]
@@ -206,6 +206,7 @@ BAD_INITIALIZER = [
     (value, ValueError, words)
     for value, words in (
         ("glorot", "zeros.*glorot"), (None, "None"), (np.nan, "nan"), (np.inf, "inf"), (1j, "1j"), ([1.0], "list"),
+        (10**400, "int"),
         (True, "True"), (np.ones(3, complex), "complex"), (np.array(["a"]), "<U1"), (np.ma.ones(3), "MaskedArray"),
     )
 ]  # fmt: skip
