@@ -106,17 +106,25 @@ def power_of_two(value: float, like: Array) -> float:
 
 
 @helper
+def centre_and_scale(
+    mean: Array, var: Array, gamma: Array, epsilon: float, f: int, out: Array
+) -> tuple[float, float, float]:
+    """Put a feature's mean_hi, power and scale in the first rows of `out`; return rstd, power and mean_lo."""
+    rstd = reciprocal_std(var[f], epsilon)
+    power = power_of_two(rstd, out)
+    out[0, f] = mean[f]
+    out[1, f] = power
+    out[2, f] = gamma[f] * (rstd / power)
+    return rstd, power, mean[f] - np.float64(out[0, f])
+
+
+@helper
 def normalize_coefficients(
     mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, first: int, last: int, out: Array
 ) -> None:
     """Rows of `out`: mean_hi, power, scale, shift, for y = (x - mean_hi)*power*scale + shift."""
     for f in range(first, last):
-        rstd = reciprocal_std(var[f], epsilon)
-        power = power_of_two(rstd, out)
-        out[0, f] = mean[f]
-        out[1, f] = power
-        out[2, f] = gamma[f] * (rstd / power)
-        mean_lo = mean[f] - np.float64(out[0, f])
+        rstd, _, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, out)
         out[3, f] = beta[f] - mean_lo * (gamma[f] * rstd)
 
 
@@ -147,12 +155,7 @@ def gradient_coefficients(
 ) -> None:
     """Rows of `out`: mean_hi, power, scale, a, b, for dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
     for f in range(first, last):
-        rstd = reciprocal_std(var[f], epsilon)
-        power = power_of_two(rstd, out)
-        out[0, f] = mean[f]
-        out[1, f] = power
-        out[2, f] = gamma[f] * (rstd / power)
-        mean_lo = mean[f] - np.float64(out[0, f])
+        rstd, power, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, out)
         out[3, f] = mean_lo * rstd * (dgamma[f] / count) - dbeta[f] / count
         out[4, f] = -(rstd / power) * (dgamma[f] / count)
 
