@@ -4,6 +4,7 @@ The functions take arrays with any feature axes; `BatchNormalization` is a layer
 what both call, and what a caller's own `@njit` code may call.
 """
 
+from bnnumba.buffers import recycle_buffers
 from bnnumba.functional import (
     Gradients,
     Moments,
@@ -27,5 +28,6 @@ __all__ = [
     "merge_moments",
     "moments",
     "normalize",
+    "recycle_buffers",
     "update_moving",
 ]

@@ -1,6 +1,7 @@
 """Every Numba option of the package, in one place, each with its reason."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import FunctionType, MappingProxyType, ModuleType
@@ -89,15 +90,19 @@ thread_count: Callable[[], int] = (
 )
 
 
+SETTINGS = {"BNNUMBA_PAST_CACHE_BYTES": os.environ.get("BNNUMBA_PAST_CACHE_BYTES", "")}  # compiled into the kernels
+
+
 def _digest_of_sources() -> str:
-    """Return a short digest of the kernels' sources.
+    """Return a short digest of the kernels' sources and settings.
 
     Numba's disk cache watches a function's own file only. With this digest in the cached name, a change in a helper's
     file compiles its callers anew.
     """
     folder = Path(__file__).parent
     sources = [Path(__file__), *sorted((folder / "kernels").glob("*.py"))]
-    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
+    settings = repr(sorted(SETTINGS.items())).encode()
+    return hashlib.sha256(b"".join([settings, *(source.read_bytes() for source in sources)])).hexdigest()[:8]
 
 
 _SOURCES = _digest_of_sources()

@@ -8,5 +8,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
 Vector = Array  # LANES numbers, see kernels.simd
-Terms = Callable[[Array, Array, int, int, Vector], tuple[Vector, Vector]]
+Terms = Callable[[Array, Array, int, int, int, Vector], tuple[Vector, Vector]]
 Sums = tuple[Vector, Vector, Vector, Vector]  # of a, of a*b, and the excess of each
+Coefficients = tuple[Vector, Vector, Vector, Vector, Vector]
+Values = Callable[[Array, Array, int, int, Coefficients], Vector]

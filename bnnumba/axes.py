@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba import checks
+from bnnumba import buffers, checks
 from bnnumba._types import Array
 
 DOUBLE = np.dtype(np.float64)
@@ -30,14 +30,12 @@ class View(NamedTuple):
     shape: tuple[int, int, int]
     feature_shape: tuple[int, ...]
     feature_order: tuple[int, ...] | None
-
-    @property
-    def reduced(self) -> int:
-        """The number of values reduced per feature."""
-        return self.shape[0] * self.shape[2]
+    reduced: int
 
     def of(self, array: Array) -> Array:
         """The array's canonical view, or a canonical copy where there is none."""
+        if self.order is None and _ready(array):
+            return array.reshape(self.shape)
         array = self._turned(array)
         if not _plain(array):
             array = np.array(array, dtype=_native(array), order="C")
@@ -45,6 +43,8 @@ class View(NamedTuple):
 
     def for_result(self, out: Array) -> Array:
         """Where a kernel writes what goes to `out`: its canonical view, or a new array that `deliver` copies from."""
+        if self.order is None and _ready(out):
+            return out.reshape(self.shape)
         array = self._turned(out)
         return array.reshape(self.shape) if _plain(array) else np.empty(self.shape, _native(out))
 
@@ -55,15 +55,13 @@ class View(NamedTuple):
             array[...] = result.reshape(array.shape)
         return out
 
-    def parameter(self, name: str, value: Any) -> Array:
-        """Check and flatten what a caller gave as a feature-shaped array; a plain one is let through at once."""
-        if (
-            type(value) is np.ndarray
-            and value.dtype is DOUBLE
-            and value.shape == self.feature_shape == (self.shape[1],)
-            and value.flags.carray
-        ):
-            return value
+    def parameter(self, name: str, value: Any, default: float | None = None) -> Array:
+        """Check and flatten what a caller gave as a feature-shaped array; None may stand for a default everywhere."""
+        if type(value) is np.ndarray and value.dtype is DOUBLE and value.flags.carray:
+            if value.shape == self.feature_shape and value.ndim == 1:
+                return value
+        elif value is None and default is not None:
+            return _constant(self.shape[1], default)
         return self.flatten(checks.features(name, value, self.feature_shape))
 
     def flatten(self, features: Array) -> Array:
@@ -73,7 +71,7 @@ class View(NamedTuple):
     def unflatten(self, flat: Array) -> Array:
         """A kernel's flat result in the feature shape."""
         if self.feature_order is None:
-            return flat.reshape(self.feature_shape)
+            return flat if len(self.feature_shape) == 1 else flat.reshape(self.feature_shape)
         turned = flat.reshape([self.feature_shape[axis] for axis in self.feature_order])
         return np.ascontiguousarray(turned.transpose(np.argsort(self.feature_order)))
 
@@ -90,7 +88,7 @@ def canonical_view(x: Array, feature_axis: Any, name: str = "feature_axis") -> V
 
 def empty_like(x: Array) -> Array:
     """A new array of x's shape and memory order, in native byte order."""
-    return np.empty_like(x, dtype=_native(x), order="K", subok=False)
+    return buffers.empty_like(x, _native(x))
 
 
 def flat(array: Array) -> Array:
@@ -104,7 +102,7 @@ def flat(array: Array) -> Array:
 def flat_double(array: Array) -> Array:
     """A feature-shaped array, flat, contiguous and float64; a view, or itself, where it is so already."""
     if array.dtype is not DOUBLE or type(array) is not np.ndarray or not _plain(array):
-        array = np.array(array, dtype=DOUBLE, order="C", subok=False)
+        array = array.astype(DOUBLE, order="C", subok=False)
     return _writeable(array if array.ndim == 1 else array.reshape(array.size))
 
 
@@ -130,7 +128,13 @@ def _view(shape: tuple[int, ...], strides: tuple[int, ...], axis: int | tuple[in
         (sizes[0], sizes[1], sizes[2]),
         tuple(shape[a] for a in kept),
         None if feature_order == tuple(sorted(feature_order)) else feature_order,
+        sizes[0] * sizes[2],
     )
+
+
+def _ready(array: Array) -> bool:
+    """Whether an array is as the kernels take it, but for its shape: the common case, found out at the least cost."""
+    return type(array) is np.ndarray and array.flags.carray and array.dtype.isnative
 
 
 def _plain(array: Array) -> bool:
@@ -144,6 +148,11 @@ def _base_class(array: Array) -> Array:
 
 def _native(array: Array) -> np.dtype[Any]:
     return array.dtype if array.dtype.isnative else array.dtype.newbyteorder("=")
+
+
+@lru_cache(maxsize=64)
+def _constant(size: int, value: float) -> Array:
+    return np.full(size, value)
 
 
 class _Unlocked:

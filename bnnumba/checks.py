@@ -146,6 +146,8 @@ def real(name: str, value: object) -> float:
 
 def epsilon(value: object) -> float:
     """A finite real number >= 0."""
+    if type(value) is float and 0.0 <= value < math.inf:
+        return value
     number = real("epsilon", value)
     if number < 0:
         raise ValueError(f"epsilon must be >= 0, got {value!r}")
@@ -166,6 +168,15 @@ def ddof(value: object) -> int:
     if number not in (0, 1):
         raise ValueError(f"ddof must be 0 or 1, got {value!r}")
     return int(number)
+
+
+def max_bytes(value: object) -> int:
+    """A number of bytes: an int >= 0."""
+    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
+        raise TypeError(f"max_bytes must be an int, got {_described(value)}")
+    if index(value) < 0:
+        raise ValueError(f"max_bytes must be >= 0, got {value!r}")
+    return index(value)
 
 
 def flag(name: str, value: object) -> bool:

@@ -1,8 +1,7 @@
 """The public functions: check, view, kernel, restore."""
 
-from functools import lru_cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -142,11 +141,13 @@ def normalize(
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
-    arguments = (view.parameter("mean", mean), view.parameter("var", var), *_scale_and_shift(view, gamma, beta))
+    statistics = view.parameter("mean", mean), view.parameter("var", var)
+    scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
-    y = _result(out, x, {"x": x}, {"mean": mean, "var": var, "gamma": gamma, "beta": beta})
+    others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
+    y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, others)
     result = view.for_result(y)
-    _form_for(x).normalize(view.of(x), *arguments, epsilon, result)
+    _form_for(x).normalize(view.of(x), *statistics, scale, shift, epsilon, result)
     return view.deliver(result, y)
 
 
@@ -186,11 +187,11 @@ def batch_norm(
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
-    arguments = _scale_and_shift(view, gamma, beta)
+    scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
-    y = _result(out, x, {"x": x}, {"gamma": gamma, "beta": beta})
+    y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, {"gamma": gamma, "beta": beta})
     result = view.for_result(y)
-    mean, var = _form_for(x).batch_norm(view.of(x), *arguments, epsilon, result)
+    mean, var = _form_for(x).batch_norm(view.of(x), scale, shift, epsilon, result)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
 
 
@@ -243,7 +244,7 @@ def batch_norm_backward(
     dy = checks.like("dy", dy, x)
     view = axes.canonical_view(x, feature_axis)
     statistics = view.parameter("mean", mean), view.parameter("var", var)
-    scale = _parameter_or(view, "gamma", gamma, 1.0)
+    scale = view.parameter("gamma", gamma, 1.0)
     epsilon = checks.epsilon(epsilon)
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
     form = _form_for(x)
@@ -251,7 +252,8 @@ def batch_norm_backward(
         checks.no_output(out)
         dgamma, dbeta = form.gradient_sums(view.of(dy), view.of(x), *statistics, epsilon)
         return Gradients(None, view.unflatten(dgamma), view.unflatten(dbeta))
-    dx = _result(out, x, {"dy": dy, "x": x}, {"mean": mean, "var": var, "gamma": gamma})
+    others = {"mean": mean, "var": var, "gamma": gamma}
+    dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
     result = view.for_result(dx)
     kernel = form.frozen_backward if frozen else form.batch_norm_backward
     dgamma, dbeta = kernel(view.of(dy), view.of(x), *statistics, scale, epsilon, result)
@@ -282,6 +284,11 @@ def update_moving(
         If an argument is not as above; nothing has then been written.
     """
     checks.moments("moments", moments, Moments)
+    move(moving_mean, moving_var, moments, checks.momentum(momentum), checks.ddof(ddof))
+
+
+def move(moving_mean: Array, moving_var: Array, moments: Moments, momentum: float, ddof: int) -> None:
+    """Do what `update_moving` does, for moments that `batch_norm` made, and a momentum and ddof that were checked."""
     shape = moments.mean.shape
     moving_mean, moving_var = (
         checks.moving("moving_mean", moving_mean, shape),
@@ -289,7 +296,6 @@ def update_moving(
     )
     checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
     checks.apart("moving_var", moving_var, [("moments.mean", moments.mean)])
-    momentum, ddof = checks.momentum(momentum), checks.ddof(ddof)
     flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
     serial.update_moving(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
@@ -301,20 +307,3 @@ def update_moving(
 def _form_for(x: Array) -> ModuleType:
     """The kernels in the form that is faster for x; their bits are the same."""
     return threaded if x.nbytes >= THREADED_BYTES else serial
-
-
-def _result(out: Any, x: Array, data_inputs: dict[str, Array], other_inputs: dict[str, Array | None]) -> Array:
-    return axes.empty_like(x) if out is None else checks.output(out, x, data_inputs, other_inputs)
-
-
-def _scale_and_shift(view: axes.View, gamma: Array | None, beta: Array | None) -> tuple[Array, Array]:
-    return _parameter_or(view, "gamma", gamma, 1.0), _parameter_or(view, "beta", beta, 0.0)
-
-
-def _parameter_or(view: axes.View, name: str, value: Array | None, default: float) -> Array:
-    return _constant(view.shape[1], default) if value is None else view.parameter(name, value)
-
-
-@lru_cache(maxsize=64)
-def _constant(size: int, value: float) -> Array:
-    return np.full(size, value)

@@ -7,7 +7,7 @@ import numpy as np
 
 from bnnumba import axes, checks
 from bnnumba._types import Array
-from bnnumba.functional import batch_norm, batch_norm_backward, normalize, update_moving
+from bnnumba.functional import batch_norm, batch_norm_backward, move, normalize
 
 Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
 
@@ -135,7 +135,7 @@ class BatchNormalization:
         assert self.moving_variance is not None
         if training and self.trainable:
             y, moments = batch_norm(x, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
-            update_moving(self.moving_mean, self.moving_variance, moments, self.momentum, ddof=self.ddof)
+            move(self.moving_mean, self.moving_variance, moments, self.momentum, self.ddof)
             self._saved = _Saved(x, moments.mean, moments.var, frozen=False)
             return y
         mean, var = self.moving_mean, self.moving_variance

@@ -79,6 +79,27 @@ def load(typing_context: Any, array: Any, i: Any, n: Any) -> Any:
 
 
 @intrinsic
+def load_double(typing_context: Any, array: Any, i: Any, n: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        half, scalar = LANES // 2, _llvm_vector(array.dtype).element
+        vector = ir.VectorType(scalar, half)
+        start = _address(context, builder, array, arguments[0], arguments[1])
+        mask, undefined = _first(builder, arguments[2]), ir.Constant(ir.VectorType(ir.IntType(1), LANES), ir.Undefined)
+        halves = []
+        for k in (0, 1):
+            pointer = builder.gep(builder.bitcast(start, vector.as_pointer()), [ir.Constant(_I32, k)])
+            lanes = builder.shuffle_vector(mask, undefined, _lane_numbers(range(k * half, (k + 1) * half)))
+            parts = [pointer, ir.Constant(_I32, array.dtype.bitwidth // 8), lanes, ir.Constant(vector, None)]
+            value = _call(builder, f"llvm.masked.load.v{half}f{array.dtype.bitwidth}.p0", vector, parts)
+            if array.dtype != types.float64:
+                value = builder.fpext(value, ir.VectorType(ir.DoubleType(), half))
+            halves.append(value)
+        return builder.shuffle_vector(*halves, _lane_numbers(range(LANES)))
+
+    return VectorType(types.float64)(array, types.intp, types.intp), generate
+
+
+@intrinsic
 def store(typing_context: Any, array: Any, i: Any, n: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(context, builder, array, arguments[0], arguments[1])
@@ -152,22 +173,12 @@ def splat(typing_context: Any, scalar: Any) -> Any:
 
 
 @intrinsic
-def widen(typing_context: Any, vector: Any) -> Any:
+def join(typing_context: Any, a: Any, b: Any, n: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if vector.dtype == types.float64:
-            return arguments[0]
-        return builder.fpext(arguments[0], _llvm_vector(types.float64))
+        a_value, b_value, n_value = arguments
+        return builder.select(_first(builder, n_value), a_value, b_value)
 
-    return VectorType(types.float64)(vector), generate
-
-
-@intrinsic
-def keep(typing_context: Any, vector: Any, n: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        value, n = arguments
-        return builder.select(_first(builder, n), value, ir.Constant(value.type, None))
-
-    return vector(vector, types.intp), generate
+    return a(a, a, types.intp), generate
 
 
 @intrinsic
@@ -215,6 +226,80 @@ def first(typing_context: Any, vector: Any) -> Any:
     return vector.dtype(vector), generate
 
 
+@intrinsic
+def sqrt(typing_context: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _call(builder, f"llvm.sqrt.{_suffix(vector.dtype)}", arguments[0].type, list(arguments))
+
+    return vector(vector), generate
+
+
+@intrinsic
+def binade(typing_context: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        integers = ir.VectorType(ir.IntType(64), LANES)
+        exponent = ir.Constant(integers, [0x7FF0000000000000] * LANES)
+        return builder.bitcast(builder.and_(builder.bitcast(arguments[0], integers), exponent), arguments[0].type)
+
+    return vector(vector), generate
+
+
+@intrinsic
+def narrow(typing_context: Any, vector: Any, array: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _convert(builder, arguments[0], array.dtype)
+
+    return VectorType(array.dtype)(vector, array), generate
+
+
+@intrinsic
+def double(typing_context: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _convert(builder, arguments[0], types.float64)
+
+    return VectorType(types.float64)(vector), generate
+
+
+def _convert(builder: Any, value: Any, dtype: Any) -> Any:
+    target = _llvm_vector(dtype)
+    if value.type == target:
+        return value
+    return builder.fptrunc(value, target) if dtype == types.float32 else builder.fpext(value, target)
+
+
+@intrinsic
+def less(typing_context: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fcmp_ordered("<", *arguments)
+
+    return VectorType(types.boolean)(a, a), generate
+
+
+@intrinsic
+def equal(typing_context: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fcmp_ordered("==", *arguments)
+
+    return VectorType(types.boolean)(a, a), generate
+
+
+@intrinsic
+def choose(typing_context: Any, mask: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.select(*arguments)
+
+    return a(mask, a, a), generate
+
+
+@intrinsic
+def any_lane(typing_context: Any, mask: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        lanes = builder.bitcast(arguments[0], ir.IntType(LANES))
+        return builder.icmp_unsigned("!=", lanes, ir.Constant(lanes.type, 0))
+
+    return types.boolean(mask), generate
+
+
 def _arithmetic(symbol: Callable[..., Any], instruction: str) -> None:
     @intrinsic
     def lanewise(typing_context: Any, a: Any, b: Any) -> Any:
@@ -230,5 +315,7 @@ def _arithmetic(symbol: Callable[..., Any], instruction: str) -> None:
         return None
 
 
-for _symbol, _instruction in ((operator.add, "fadd"), (operator.sub, "fsub"), (operator.mul, "fmul")):
-    _arithmetic(_symbol, _instruction)
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+_arithmetic(operator.truediv, "fdiv")

@@ -1,8 +1,11 @@
 """The vector operations on NumPy arrays of LANES elements, for NUMBA_DISABLE_JIT=1 (see `simd`)."""
 
 import numpy as np
+import numpy.typing as npt
 
 from bnnumba._types import Array, Vector
+
+Mask = npt.NDArray[np.bool_]
 
 LANES = 16
 LINE = 64  # bytes of a cache line
@@ -14,6 +17,10 @@ def load(array: Array, i: int, n: int) -> Vector:
     n = min(n, LANES)
     vector[:n] = array[i : i + n]
     return vector
+
+
+def load_double(array: Array, i: int, n: int) -> Vector:
+    return load(array, i, n).astype(np.float64)
 
 
 def store(array: Array, i: int, n: int, vector: Vector) -> None:
@@ -45,12 +52,8 @@ def splat(scalar: float) -> Vector:
     return np.full(LANES, scalar)
 
 
-def widen(vector: Vector) -> Vector:
-    return vector.astype(np.float64)
-
-
-def keep(vector: Vector, n: int) -> Vector:
-    return np.where(np.arange(LANES) < n, vector, vector.dtype.type(0))
+def join(a: Vector, b: Vector, n: int) -> Vector:
+    return np.where(np.arange(LANES) < n, a, b)
 
 
 def fma(a: Vector, b: Vector, c: Vector) -> Vector:
@@ -73,3 +76,37 @@ def turn(vector: Vector, k: int) -> Vector:
 def first(vector: Vector) -> float:
     scalar: float = vector[0]
     return scalar
+
+
+def sqrt(vector: Vector) -> Vector:
+    return np.sqrt(vector)
+
+
+def binade(vector: Vector) -> Vector:
+    return (vector.view(np.int64) & 0x7FF0000000000000).view(np.float64)
+
+
+def narrow(vector: Vector, array: Array) -> Vector:
+    return vector.astype(array.dtype)
+
+
+def double(vector: Vector) -> Vector:
+    return vector.astype(np.float64)
+
+
+def less(a: Vector, b: Vector) -> Mask:
+    mask: Mask = a < b
+    return mask
+
+
+def equal(a: Vector, b: Vector) -> Mask:
+    mask: Mask = a == b
+    return mask
+
+
+def choose(mask: Mask, a: Vector, b: Vector) -> Vector:
+    return np.where(mask, a, b)
+
+
+def any_lane(mask: Mask) -> bool:
+    return bool(mask.any())

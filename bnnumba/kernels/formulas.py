@@ -4,8 +4,27 @@ import numpy as np
 from numba import literal_unroll
 
 from bnnumba._jit import helper, inlined
-from bnnumba._types import Array, Sums, Terms, Vector
-from bnnumba.kernels.simd import first, fma, fold, keep, load, turn, widen
+from bnnumba._types import Array, Coefficients, Sums, Terms, Vector
+from bnnumba.kernels.simd import (
+    LANES,
+    binade,
+    choose,
+    double,
+    equal,
+    first,
+    fma,
+    fold,
+    join,
+    less,
+    load,
+    load_double,
+    narrow,
+    prefetch,
+    splat,
+    sqrt,
+    store,
+    turn,
+)
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -13,16 +32,42 @@ FLOAT32 = np.dtype(np.float32)
 
 
 @inlined
-def moment_terms(dy: Array, x: Array, i: int, n: int, shift: Vector) -> tuple[Vector, Vector]:
-    """The pair (d, d) with d = x - shift: sums of d and d*d."""
-    d = keep(widen(load(x, i, n)) - shift, n)
+def moment_terms(dy: Array, x: Array, i: int, n: int, ahead: int, shift: Vector) -> tuple[Vector, Vector]:
+    """The pair (d, d) with d = x - shift: sums of d and d*d. What is `ahead` is fetched."""
+    prefetch(x, i + ahead)
+    d = join(load_double(x, i, n) - shift, splat(0.0), n)
     return d, d
 
 
 @inlined
-def gradient_terms(dy: Array, x: Array, i: int, n: int, mean: Vector) -> tuple[Vector, Vector]:
+def gradient_terms(dy: Array, x: Array, i: int, n: int, ahead: int, mean: Vector) -> tuple[Vector, Vector]:
     """The pair (dy, x - mean): sums of dy and dy*(x - mean)."""
-    return widen(load(dy, i, n)), widen(load(x, i, n)) - mean
+    prefetch(dy, i + ahead)
+    prefetch(x, i + ahead)
+    return load_double(dy, i, n), load_double(x, i, n) - mean
+
+
+@inlined
+def new_sums(width: int, x: Array) -> Array:
+    """Zeros for the sums of a and a*b in each of so many columns; and for the excess of each, see `accumulate`."""
+    return np.zeros((2 if x.dtype == FLOAT32 else 4, width))
+
+
+@inlined
+def get_sums(sums: Array, j: int, n: int, x: Array) -> Sums:
+    a, ab = load(sums[0], j, n), load(sums[1], j, n)
+    if x.dtype == FLOAT32:
+        return a, ab, splat(0.0), splat(0.0)
+    return a, ab, load(sums[2], j, n), load(sums[3], j, n)
+
+
+@inlined
+def put_sums(sums: Array, j: int, n: int, values: Sums, x: Array) -> None:
+    store(sums[0], j, n, values[0])
+    store(sums[1], j, n, values[1])
+    if not x.dtype == FLOAT32:  # noqa: SIM201  # Numba knows no != of dtypes
+        store(sums[2], j, n, values[2])
+        store(sums[3], j, n, values[3])
 
 
 @inlined
@@ -43,27 +88,27 @@ def accumulate(total: Vector, excess: Vector, term: Vector, x: Array) -> tuple[V
 def add_1(terms: Terms, dy: Array, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
     """Add one vector's a and a*b to their sums."""
     sum_a, sum_ab, excess_a, excess_ab = sums
-    a, b = terms(dy, x, i, n, shift)
+    a, b = terms(dy, x, i, n, 0, shift)
     sum_a, excess_a = accumulate(sum_a, excess_a, a, x)
     sum_ab, excess_ab = accumulate(sum_ab, excess_ab, a * b, x)
     return sum_a, sum_ab, excess_a, excess_ab
 
 
 @inlined
-def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, n: int, shift: Vector, sums: Sums) -> Sums:
-    """Add a and a*b of 4 vectors that start `step` apart to their sums.
+def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, ahead: int, n: int, shift: Vector, sums: Sums) -> Sums:
+    """Add a and a*b of 4 vectors that start `step` apart to their sums, and fetch those that are `ahead`.
 
     They are first added to each other, which costs the fewest roundings and the shortest wait; but float64 data's a*b
     go one by one, because the roundings of a tree are too many where one element outweighs the others.
     """
     sum_a, sum_ab, excess_a, excess_ab = sums
-    a0, b0 = terms(dy, x, i, n, shift)
-    a1, b1 = terms(dy, x, i + step, n, shift)
-    a2, b2 = terms(dy, x, i + 2 * step, n, shift)
-    a3, b3 = terms(dy, x, i + 3 * step, n, shift)
+    a0, b0 = terms(dy, x, i, n, ahead, shift)
+    a1, b1 = terms(dy, x, i + step, n, ahead, shift)
+    a2, b2 = terms(dy, x, i + 2 * step, n, ahead, shift)
+    a3, b3 = terms(dy, x, i + 3 * step, n, ahead, shift)
     sum_a, excess_a = accumulate(sum_a, excess_a, (a0 + a1) + (a2 + a3), x)
     if x.dtype == FLOAT32:
-        return sum_a, sum_ab + (fma(a0, b0, a1 * b1) + fma(a2, b2, a3 * b3)), excess_a, excess_ab
+        return sum_a, sum_ab + fma(a0, b0, fma(a1, b1, fma(a2, b2, a3 * b3))), excess_a, excess_ab
     for a, b in ((a0, b0), (a1, b1), (a2, b2), (a3, b3)):
         sum_ab, excess_ab = accumulate(sum_ab, excess_ab, a * b, x)
     return sum_a, sum_ab, excess_a, excess_ab
@@ -83,39 +128,45 @@ def fold_sum(total: Vector, excess: Vector, x: Array) -> tuple[float, float]:
     return first(total), first(excess)
 
 
-# ---- coefficients: per feature, from float64, in the data's dtype
+# ---- coefficients: of LANES features at once, from float64, in the data's dtype
 
 
-@helper
-def reciprocal_std(var: float, epsilon: float) -> float:
-    spread = var + epsilon
-    return 0.0 if spread == 0.0 else 1.0 / np.sqrt(spread)
+@inlined
+def reciprocal_std(var: Vector, epsilon: float) -> Vector:
+    spread, zero = var + splat(epsilon), splat(0.0)
+    return choose(equal(spread, zero), zero, splat(1.0) / sqrt(spread))
 
 
-@helper
-def power_of_two(value: float, like: Array) -> float:
+@inlined
+def power_of_two(value: Vector, like: Array) -> Vector:
     """The power of two in |value|'s binade, kept where the data's dtype and its reciprocal are normal numbers.
 
     Data is scaled by it, exactly, before a rounded coefficient meets it: gamma*rstd alone may be subnormal or infinite
     in float32, as for data near 1e37 or 1e-40.
     """
-    bits = np.float64(value).view(np.int64) & 0x7FF0000000000000
-    power = np.int64(bits).view(np.float64)
     least, most = (2.0**-126, 2.0**126) if like.dtype == FLOAT32 else (2.0**-1022, 2.0**1022)
-    return min(max(power, least), most)
+    power, low, high = binade(value), splat(least), splat(most)
+    power = choose(less(power, low), low, power)
+    return choose(less(high, power), high, power)
 
 
-@helper
+@inlined
+def put_row(out: Array, row: int, f: int, n: int, values: Vector) -> None:
+    store(out[row], f, n, narrow(values, out))
+
+
+@inlined
 def centre_and_scale(
-    mean: Array, var: Array, gamma: Array, epsilon: float, f: int, out: Array
-) -> tuple[float, float, float]:
-    """Put a feature's mean_hi, power and scale in the first rows of `out`; return rstd, power and mean_lo."""
-    rstd = reciprocal_std(var[f], epsilon)
-    power = power_of_two(rstd, out)
-    out[0, f] = mean[f]
-    out[1, f] = power
-    out[2, f] = gamma[f] * (rstd / power)
-    return rstd, power, mean[f] - np.float64(out[0, f])
+    mean: Array, var: Array, gamma: Array, epsilon: float, f: int, n: int, out: Array
+) -> tuple[Vector, Vector, Vector]:
+    """Put n features' mean_hi, power and scale in the first rows of `out`; return rstd, power and mean_lo."""
+    rstd = reciprocal_std(load(var, f, n), epsilon)
+    power, means = power_of_two(rstd, out), load(mean, f, n)
+    mean_hi = narrow(means, out)
+    store(out[0], f, n, mean_hi)
+    put_row(out, 1, f, n, power)
+    put_row(out, 2, f, n, load(gamma, f, n) * (rstd / power))
+    return rstd, power, means - double(mean_hi)
 
 
 @helper
@@ -123,21 +174,23 @@ def normalize_coefficients(
     mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, first: int, last: int, out: Array
 ) -> None:
     """Rows of `out`: mean_hi, power, scale, shift, for y = (x - mean_hi)*power*scale + shift."""
-    for f in range(first, last):
-        rstd, _, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, out)
-        out[3, f] = beta[f] - mean_lo * (gamma[f] * rstd)
+    for f in range(first, last, LANES):
+        n = min(LANES, last - f)
+        rstd, _, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, n, out)
+        put_row(out, 3, f, n, load(beta, f, n) - mean_lo * (load(gamma, f, n) * rstd))
 
 
 @helper
 def frozen_coefficients(var: Array, gamma: Array, epsilon: float, first: int, last: int, out: Array) -> None:
     """Rows of `out` as for `normalize`, with dy in the place of x: dx = (dy - 0)*power*scale + 0."""
-    for f in range(first, last):
-        scale = gamma[f] * reciprocal_std(var[f], epsilon)
+    for f in range(first, last, LANES):
+        n = min(LANES, last - f)
+        scale = load(gamma, f, n) * reciprocal_std(load(var, f, n), epsilon)
         power = power_of_two(scale, out)
-        out[0, f] = 0.0
-        out[1, f] = power
-        out[2, f] = scale / power
-        out[3, f] = 0.0
+        put_row(out, 0, f, n, splat(0.0))
+        put_row(out, 1, f, n, power)
+        put_row(out, 2, f, n, scale / power)
+        put_row(out, 3, f, n, splat(0.0))
 
 
 @helper
@@ -154,22 +207,26 @@ def gradient_coefficients(
     out: Array,
 ) -> None:
     """Rows of `out`: mean_hi, power, scale, a, b, for dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
-    for f in range(first, last):
-        rstd, power, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, out)
-        out[3, f] = mean_lo * rstd * (dgamma[f] / count) - dbeta[f] / count
-        out[4, f] = -(rstd / power) * (dgamma[f] / count)
+    for f in range(first, last, LANES):
+        n = min(LANES, last - f)
+        rstd, power, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, n, out)
+        share = load(dgamma, f, n) / splat(float(count))
+        put_row(out, 3, f, n, mean_lo * rstd * share - load(dbeta, f, n) / splat(float(count)))
+        put_row(out, 4, f, n, splat(0.0) - (rstd / power) * share)
 
 
-# ---- elementwise
-
-
-@inlined
-def normalized(x: Vector, mean_hi: Vector, power: Vector, scale: Vector, shift: Vector) -> Vector:
-    return fma((x - mean_hi) * power, scale, shift)
+# ---- values: what a sweep fills its result with, from dy and x
 
 
 @inlined
-def input_gradient(
-    dy: Vector, x: Vector, mean_hi: Vector, power: Vector, scale: Vector, a: Vector, b: Vector
-) -> Vector:
-    return (dy + fma(b, (x - mean_hi) * power, a)) * scale * power
+def normalized(dy: Array, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return (x - mean_hi)*power*scale + shift; dy is not used."""
+    mean_hi, power, scale, shift, _ = coefficients
+    return fma((load(x, i, n) - mean_hi) * power, scale, shift)
+
+
+@inlined
+def input_gradient(dy: Array, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return (dy + (a + b*(x - mean_hi)*power))*scale*power."""
+    mean_hi, power, scale, a, b = coefficients
+    return (load(dy, i, n) + fma(b, (load(x, i, n) - mean_hi) * power, a)) * scale * power

@@ -3,20 +3,23 @@
 Sums are made chunk by chunk and merged in the grid's order. The grid is a function of the canonical shape alone, so the
 bits of a result depend neither on the threads nor on the path that ran.
 
-Channels last (inner = 1), data is rows of features. Where they are few, `fold` rows are taken as one long row, so that
-vectors are full; its columns are then (fold, feature). Channels first, a row is a run of inner elements per feature.
+Data is rows. By column, a row is all that follows an element of the outer axis, and each of its columns has an own sum:
+channels last, and channels first with runs shorter than a vector. Where such rows are short, `fold` of them are
+taken as one, so that vectors are full and loops long; a column then stands for (fold, feature, inner). By run, channels
+first, a row is one feature's run of inner elements, cut where it is long.
 """
 
 from typing import NamedTuple
 
-from bnnumba._jit import helper
+from bnnumba._jit import helper, inlined
 from bnnumba.kernels.simd import LANES
 
 MAX_CHUNKS = 64
-MAX_PARTIALS = 32768  # chunks x features: 1 MiB of partial sums
-ROW_VECTORS = 4  # channels last, rows shorter than this many vectors are folded
-CHUNK_VECTORS = 128  # the least that is worth a chunk, in vectors of one feature or of one column
-RUN = 16384  # channels first, a longer run is cut
+MAX_PARTIALS = 32768  # chunks x features: half a MiB of partial sums of float32 data
+CHUNK = 2**16  # elements: the least that is worth a chunk, by column
+RUN = 2**14  # likewise by run, of one feature; a longer run is cut
+FOLDED = 256  # columns: shorter rows are folded up to this
+LEAST_ROWS = 32  # of folded ones: fewer are not worth the columns' set-up
 
 
 class Grid(NamedTuple):
@@ -25,9 +28,10 @@ class Grid(NamedTuple):
     outer: int
     feature: int
     inner: int
+    by_column: bool
     fold: int
     rows: int
-    columns: int  # channels last, of a folded row; channels first, of one feature's run
+    columns: int  # by column, of a folded row; by run, of one feature's run
     chunk_rows: int
     chunk_columns: int
     row_chunks: int
@@ -35,7 +39,7 @@ class Grid(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A part of the data: rows, features first..last, and, channels first, columns of each feature's run."""
+    """A part of the data: rows, features first..last, and, by run, columns of each feature's run."""
 
     row: int
     row_end: int
@@ -61,30 +65,36 @@ def make_grid(shape: tuple[int, int, int]) -> Grid:
     if feature == 1:  # one run, however its elements were numbered
         outer, inner = 1, outer * inner
     most = max(1, min(MAX_CHUNKS, MAX_PARTIALS // max(feature, 1)))
-    fold = _fold(feature) if inner == 1 else 1
-    rows = ceil_div(outer, fold)
-    columns = fold * feature if inner == 1 else inner
-    chunk_columns, least_rows = columns, CHUNK_VECTORS
-    if inner > 1:
+    by_column = inner < LANES
+    if by_column:
+        fold = _fold(outer, feature * inner)
+        rows, columns = ceil_div(outer, fold), fold * feature * inner
+        chunk_columns, column_chunks = columns, 1
+        least_rows = round_up(ceil_div(CHUNK, max(columns, 1)), 4)
+    else:
+        fold, rows, columns = 1, outer, inner
         pieces = min(most, ceil_div(inner, RUN))
-        if pieces > 1:
-            chunk_columns = round_up(ceil_div(inner, pieces), 4 * LANES)
-        least_rows = ceil_div(CHUNK_VECTORS, ceil_div(chunk_columns, LANES))
-    column_chunks = ceil_div(columns, max(1, chunk_columns))
-    chunk_rows = max(
-        least_rows, round_up(ceil_div(rows, max(1, most // max(1, column_chunks))), 4 if inner == 1 else 1)
-    )
+        chunk_columns = round_up(ceil_div(inner, pieces), 4 * LANES) if pieces > 1 else inner
+        column_chunks = ceil_div(inner, chunk_columns)
+        least_rows = ceil_div(RUN, chunk_columns)
+    rows_of_most = ceil_div(rows, max(1, most // column_chunks))
+    chunk_rows = max(least_rows, round_up(rows_of_most, 4) if by_column else rows_of_most)
+    row_chunks = ceil_div(rows, chunk_rows)
     return Grid(
-        outer, feature, inner, fold, rows, columns, chunk_rows, chunk_columns, ceil_div(rows, chunk_rows), column_chunks
+        outer, feature, inner, by_column, fold, rows, columns, chunk_rows, chunk_columns, row_chunks, column_chunks
     )
 
 
 @helper
-def _fold(feature: int) -> int:
-    if feature >= ROW_VECTORS * LANES or feature == 0:
+def _fold(outer: int, width: int) -> int:
+    """How many rows of this width are taken as one: as many as fill whole vectors, if those are not too many."""
+    if width == 0 or width >= FOLDED:
         return 1
-    full = LANES // min(LANES, feature & -feature)  # the fewest rows that fill whole vectors
-    return full * max(1, ROW_VECTORS * LANES // (full * feature))
+    full = LANES // min(LANES, width & -width)
+    if full * width > 4 * FOLDED:
+        full = 1
+    folded = max(1, FOLDED // (full * width))
+    return full * max(1, min(folded, outer // (LEAST_ROWS * full)))
 
 
 @helper
@@ -100,23 +110,29 @@ def chunk_region(grid: Grid, chunk: int, first: int, last: int) -> Region:
     return Region(row, row_end, first, last, column, min(grid.columns, column + grid.chunk_columns))
 
 
-@helper
+@inlined
 def span_count(grid: Grid, region: Region) -> int:
-    """Return how many spans of memory without a gap a channels-last region is: one, where it has whole rows."""
-    return 1 if region.last - region.first == grid.feature else region.row_end - region.row
+    """Return how many spans of memory without a gap a region is: one, where it has whole rows."""
+    rows, features = region.row_end - region.row, region.last - region.first
+    if _cut(grid, region):
+        return rows * features
+    return 1 if features == grid.feature else rows
 
 
-@helper
-def span_bounds(grid: Grid, region: Region, span: int, size: int) -> tuple[int, int, int]:
-    """Where a span of a channels-last region starts and ends in flat data of this size, and its first column."""
-    first_row, last_row = region.row + span, region.row + span
-    if span_count(grid, region) == 1:
-        last_row = region.row_end - 1
-    column, column_end = region.first * grid.fold, region.last * grid.fold
-    return first_row * grid.columns + column, min(size, last_row * grid.columns + column_end), column
+@inlined
+def span_bounds(grid: Grid, region: Region, span: int, size: int) -> tuple[int, int]:
+    """Where a span of a region starts and ends in flat data of this size."""
+    length = grid.fold * grid.inner  # of one feature in a row
+    row_length = grid.feature * length
+    if _cut(grid, region):
+        r, f = divmod(span, region.last - region.first)
+        start = (region.row + r) * row_length + (region.first + f) * length
+        return start + region.column, start + region.column_end
+    start = (region.row + span) * row_length
+    last_row = start if region.last - region.first < grid.feature else (region.row_end - 1) * row_length
+    return start + region.first * length, min(size, last_row + region.last * length)
 
 
-@helper
-def wrap(column: int, grid: Grid) -> int:
-    """The column after a row's last is the next row's first."""
-    return column - grid.columns if column >= grid.columns else column
+@inlined
+def _cut(grid: Grid, region: Region) -> bool:
+    return not grid.by_column and region.column_end - region.column < grid.inner

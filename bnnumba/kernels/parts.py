@@ -1,166 +1,153 @@
-"""One region of work in either layout, and the merging of the chunks' partial sums."""
+"""A thread's share of work, and the work on a region, in either layout."""
 
-import numpy as np
-
-from bnnumba._jit import helper, inlined
-from bnnumba._types import Array, Terms
-from bnnumba.kernels import channels_first, channels_last
-from bnnumba.kernels.formulas import FLOAT32, accumulate, reciprocal_std
-from bnnumba.kernels.grid import Region, chunk_count, make_grid
-from bnnumba.kernels.plan import reduce_region
-from bnnumba.kernels.simd import LANES, fence, fma, load, store
-
-# The shift is the mean of a few samples. It is too far from the mean of all where (mean - shift)**2 > FAR * var: the
-# relative error of var is about (1 + FAR) * 2**-53; float64 data is promised 4 * 2**-53, float32 data 4 * 2**-24.
-# With 16 samples that happens to one feature in 10**4.
-SAMPLES_64, FAR_64 = 16, 1.0
-SAMPLES_32, FAR_32 = 4, 2.0**20
+from bnnumba._jit import helper, inlined, signed
+from bnnumba._types import Array, Terms, Values
+from bnnumba.kernels import by_column, by_run
+from bnnumba.kernels.formulas import gradient_terms, input_gradient, moment_terms, new_sums, normalized
+from bnnumba.kernels.grid import Grid, Region, make_grid, span_bounds, span_count
+from bnnumba.kernels.plan import block_region, block_rows, plan_of, share, task_region, task_share
+from bnnumba.kernels.simd import LANES, fence
 
 
-@inlined
-def reduce_task(
-    terms: Terms,
+@helper
+def add_moments(x: Array, threads: int, thread: int, first: int, last: int, shift: Array, partial: Array) -> None:
+    """Make a thread's share of the sums of d = x - shift and d*d over the features first..last."""
+    (grid, plan), flat_x = plan_of(x, threads), x.reshape(x.size)
+    tasks, end = task_share(grid, plan, threads, thread, last - first)
+    for task in range(tasks, end):
+        chunk, region = task_region(grid, plan, first, last, task)
+        sums, offset = _start(x, grid, region, partial[chunk])
+        _reduce(moment_terms, flat_x, flat_x, grid, region, shift, sums, offset)
+        _finish(x, grid, region, sums, partial[chunk])
+
+
+@helper
+def add_gradients(
+    dy: Array, x: Array, threads: int, thread: int, first: int, last: int, mean: Array, partial: Array
+) -> None:
+    """Make a thread's share of the sums of dy and dy*(x - mean) over the features first..last."""
+    (grid, plan), flat_dy, flat_x = plan_of(x, threads), dy.reshape(x.size), x.reshape(x.size)
+    tasks, end = task_share(grid, plan, threads, thread, last - first)
+    for task in range(tasks, end):
+        chunk, region = task_region(grid, plan, first, last, task)
+        sums, offset = _start(x, grid, region, partial[chunk])
+        _reduce(gradient_terms, flat_dy, flat_x, grid, region, mean, sums, offset)
+        _finish(x, grid, region, sums, partial[chunk])
+
+
+@helper
+def add_gradients_and_scale(
     dy: Array,
     x: Array,
     threads: int,
-    first: int,
-    last: int,
-    task: int,
-    shift: Array,
+    thread: int,
+    mean: Array,
+    coefficients: Array,
+    past_cache: bool,
     partial: Array,
-) -> Region:
-    """Make one task of the sums of a and a*b, the `terms` of dy, x and shift, and return its region."""
-    grid = make_grid(x.shape)
-    chunk, region = reduce_region(x, threads, first, last, task)
-    if grid.inner == 1:
-        channels_last.reduce(terms, dy.reshape(x.size), x.reshape(x.size), grid, region, shift[0], partial[chunk])
-    else:
-        channels_first.reduce(terms, dy.reshape(x.size), x.reshape(x.size), grid, region, shift[0], partial[chunk])
-    return region
-
-
-@helper
-def scale(x: Array, region: Region, coefficients: Array, past_cache: bool, y: Array) -> None:
-    """Fill y = (x - mean_hi)*power*scale + shift in the region."""
-    grid = make_grid(x.shape)
-    flat, result = x.reshape(x.size), y.reshape(x.size)
-    if grid.inner == 1:
-        channels_last.scale(flat, grid, region, coefficients, past_cache, result)
-    else:
-        channels_first.scale(flat, grid, region, coefficients, past_cache, result)
-    fence()
-
-
-@helper
-def differentiate(dy: Array, x: Array, region: Region, coefficients: Array, past_cache: bool, dx: Array) -> None:
-    """Fill dx = (dy + (a + b*(x - mean_hi)*power))*scale*power in the region."""
-    grid = make_grid(x.shape)
-    flat_dy, flat_x, result = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
-    if grid.inner == 1:
-        channels_last.differentiate(flat_dy, flat_x, grid, region, coefficients, past_cache, result)
-    else:
-        channels_first.differentiate(flat_dy, flat_x, grid, region, coefficients, past_cache, result)
-    fence()
-
-
-@helper
-def new_shift(x: Array) -> Array:
-    grid = make_grid(x.shape)
-    return np.empty((2, grid.fold * grid.feature))
-
-
-@helper
-def new_partial(x: Array) -> Array:
-    """Make room for every chunk's sums of a and of a*b, and the excess of each (see `accumulate`), per feature."""
-    grid = make_grid(x.shape)
-    return np.empty((chunk_count(grid), 4, grid.feature))
-
-
-@helper
-def new_coefficients(x: Array) -> Array:
-    """Make room for up to 5 coefficients per column, and one vector more: the first columns again, for a wrap."""
-    grid = make_grid(x.shape)
-    return np.empty((5, grid.fold * grid.feature + LANES), x.dtype)
-
-
-@helper
-def repeat(rows: Array, x: Array, first: int, last: int) -> None:
-    """Where all of x's features are there, copy them over the columns that follow."""
-    feature = x.shape[1]
-    if last - first == feature:
-        for row in rows:
-            for c in range(feature, row.size):
-                row[c] = row[c - feature]
-
-
-@helper
-def sample_shift(x: Array, first: int, last: int, shift: Array) -> None:
-    """Put in shift[0] a value near each feature's mean: the mean of a few elements, spread evenly over the data.
-
-    It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
-    """
-    outer, _, inner = x.shape
-    taken = min(SAMPLES_32 if x.dtype == FLOAT32 else SAMPLES_64, outer * inner)
-    for f in range(first, last):
-        shift[0, f] = x[0, f, 0]
-        shift[1, f] = 0.0
-    for k in range(1, taken):
-        o, i = divmod(k * (outer * inner) // taken, inner)
-        for f in range(first, last):
-            shift[1, f] += np.float64(x[o, f, i]) - shift[0, f]
-    for f in range(first, last):
-        shift[0, f] += shift[1, f] / taken
-
-
-@helper
-def merge(partial: Array, x: Array, first: int, last: int) -> None:
-    """Add up the chunks of each feature of x, in the grid's order, into partial[0]."""
-    chunks, _, feature = partial.shape
-    flat = partial.reshape(partial.size)
-    for k in range(2):
-        for f in range(first, last, LANES):
-            n = min(LANES, last - f)
-            i, j = k * feature + f, (2 + k) * feature + f
-            total, excess = load(flat, i, n), load(flat, j, n)
-            for chunk in range(1, chunks):
-                start = 4 * chunk * feature
-                total, excess = accumulate(total, excess + load(flat, start + j, n), load(flat, start + i, n), x)
-            store(flat, i, n, total)
-            store(flat, j, n, excess)
-
-
-@helper
-def finish_moments(x: Array, first: int, last: int, shift: Array, partial: Array, mean: Array, var: Array) -> bool:
-    """Turn the sums of d = x - shift and d*d into mean and var.
-
-    Where the shift was so far from the mean that var lost digits, put the mean in its place and return True: the sums
-    must be made again.
-    """
-    merge(partial, x, first, last)
-    count = x.shape[0] * x.shape[2]
-    far = FAR_32 if x.dtype == FLOAT32 else FAR_64
-    again = False
-    for f in range(first, last):
-        sum_d, sum_dd, excess_dd = partial[0, 0, f], partial[0, 1, f], partial[0, 3, f]
-        distance = sum_d / count
-        mean[f] = shift[0, f] + distance
-        square = distance * sum_d
-        rest = fma(distance, sum_d, -square) + excess_dd
-        var[f] = max(((sum_dd - square) - rest) / count, 0.0)
-        if not np.isfinite(sum_d):
-            mean[f] = var[f] = np.nan
-        elif distance * distance > far * var[f]:
-            shift[0, f] = mean[f]
-            again = True
-    return again
-
-
-@helper
-def finish_gradients(
-    x: Array, first: int, last: int, partial: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
+    dx: Array,
 ) -> None:
-    """Turn the sums of dy and dy*(x - mean) into dbeta and dgamma."""
-    merge(partial, x, first, last)
-    for f in range(first, last):
-        dbeta[f] = partial[0, 0, f]
-        dgamma[f] = partial[0, 1, f] * reciprocal_std(var[f], epsilon)
+    """Make a thread's share of the same sums and of dx, block by block, so that dy is read once."""
+    first, last = signed(0), x.shape[1]
+    # Arrays are flattened once: to count references to an array is to wait for all stores past the cache.
+    grid, plan = plan_of(x, threads)
+    flat_dy, flat_x, flat_dx = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
+    tasks, end = task_share(grid, plan, threads, thread, last)
+    for task in range(tasks, end):
+        chunk, region = task_region(grid, plan, first, last, task)
+        sums, offset = _start(x, grid, region, partial[chunk])
+        rows = block_rows(grid, region, x.itemsize)
+        for row in range(region.row, region.row_end, rows):
+            part = block_region(region, row, rows)
+            _reduce(gradient_terms, flat_dy, flat_x, grid, part, mean, sums, offset)
+            _fill_region(normalized, flat_dy, flat_dy, grid, part, coefficients, past_cache, flat_dx)
+        _finish(x, grid, region, sums, partial[chunk])
+    fence()
+
+
+@helper
+def scale(x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, y: Array) -> None:
+    """Fill y = (x - mean_hi)*power*scale + shift in the region."""
+    flat_x, flat_y = x.reshape(x.size), y.reshape(x.size)
+    _fill_region(normalized, flat_x, flat_x, grid, region, coefficients, past_cache, flat_y)
+
+
+@helper
+def scale_share(x: Array, threads: int, thread: int, coefficients: Array, past_cache: bool, y: Array) -> None:
+    """Fill a thread's share of y = (x - mean_hi)*power*scale + shift."""
+    grid, flat_x, flat_y = make_grid(x.shape), x.reshape(x.size), y.reshape(x.size)
+    i, end = share(x.size, threads, thread)
+    _fill(normalized, flat_x, flat_x, grid, i, end, coefficients, past_cache, flat_y)
+    fence()
+
+
+@helper
+def differentiate(
+    dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, dx: Array
+) -> None:
+    """Fill dx = (dy + (a + b*(x - mean_hi)*power))*scale*power in the region."""
+    flat_dy, flat_x, flat_dx = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
+    _fill_region(input_gradient, flat_dy, flat_x, grid, region, coefficients, past_cache, flat_dx)
+
+
+@helper
+def differentiate_share(
+    dy: Array, x: Array, threads: int, thread: int, coefficients: Array, past_cache: bool, dx: Array
+) -> None:
+    """Fill a thread's share of dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
+    grid, flat_dy, flat_x, flat_dx = make_grid(x.shape), dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
+    i, end = share(x.size, threads, thread)
+    _fill(input_gradient, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_dx)
+    fence()
+
+
+# ---- either layout; arrays of data are flat
+
+
+@helper
+def _start(x: Array, grid: Grid, region: Region, partial: Array) -> tuple[Array, int]:
+    """Zeros for a region's sums, and the place of its first: in `partial` itself, where a column is a feature."""
+    if grid.by_column and grid.columns == grid.feature:
+        partial[:, region.first : region.last] = 0.0
+        return partial, region.first
+    return new_sums((region.last - region.first) * (grid.fold * grid.inner if grid.by_column else LANES), x), signed(0)
+
+
+@inlined
+def _reduce(
+    terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift: Array, sums: Array, offset: int
+) -> None:
+    """Add the region's a and a*b, the `terms` of dy, x and shift, to sums."""
+    if grid.by_column:
+        by_column.reduce(terms, dy, x, grid, region, shift, sums, offset)
+    else:
+        by_run.reduce(terms, dy, x, grid, region, shift, sums)
+
+
+@helper
+def _finish(x: Array, grid: Grid, region: Region, sums: Array, partial: Array) -> None:
+    """Add up the sums of each feature in `partial`."""
+    if not grid.by_column:
+        by_run.fold_sums(x, region, sums, partial)
+    elif grid.columns > grid.feature:
+        by_column.fold_sums(x, grid, sums, partial)
+
+
+@inlined
+def _fill_region(
+    values: Values, dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, out: Array
+) -> None:
+    for span in range(span_count(grid, region)):
+        i, end = span_bounds(grid, region, span, x.size)
+        _fill(values, dy, x, grid, i, end, coefficients, past_cache, out)
+
+
+@inlined
+def _fill(
+    values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
+) -> None:
+    """Fill out[i : end] with the values of dy and x."""
+    if grid.by_column:
+        by_column.sweep(values, dy, x, grid, i, end, coefficients, past_cache, out)
+    else:
+        by_run.sweep(values, dy, x, grid, i, end, coefficients, past_cache, out)

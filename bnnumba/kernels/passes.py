@@ -11,38 +11,42 @@ from numba import prange
 
 from bnnumba._jit import signed, thread_count
 from bnnumba._types import Array
-from bnnumba.kernels.formulas import (
-    frozen_coefficients,
-    gradient_coefficients,
-    gradient_terms,
-    moment_terms,
-    normalize_coefficients,
-)
+from bnnumba.kernels.formulas import frozen_coefficients, gradient_coefficients, normalize_coefficients
+from bnnumba.kernels.grid import make_grid
 from bnnumba.kernels.parts import (
+    add_gradients,
+    add_gradients_and_scale,
+    add_moments,
     differentiate,
+    differentiate_share,
+    scale,
+    scale_share,
+)
+from bnnumba.kernels.plan import group_region, group_share, plan_of
+from bnnumba.kernels.simd import fence
+from bnnumba.kernels.statistics import (
+    coefficients_to_columns,
     finish_gradients,
     finish_moments,
     new_coefficients,
     new_partial,
     new_shift,
-    reduce_task,
-    repeat,
-    sample_shift,
-    scale,
+    sample_means,
+    shift_by,
 )
-from bnnumba.kernels.plan import group_count, group_region, reduce_tasks, sweep_region, sweep_tasks
 from bnnumba.kernels.stores import goes_past_cache
 
 
 def sum_moments(x: Array, first: int, last: int, shift: Array, partial: Array, mean: Array, var: Array) -> None:
     """Fill mean and var of the features first..last; twice, where the shift turns out to be far from the mean."""
     threads = thread_count()
-    sample_shift(x, first, last, shift)
+    near = np.empty(x.shape[1])
+    sample_means(x, first, last, near, shift)
     for _ in range(2):
-        repeat(shift, x, first, last)
-        for task in prange(reduce_tasks(x, threads, last - first)):
-            reduce_task(moment_terms, x, x, threads, first, last, signed(task), shift, partial)
-        if not finish_moments(x, first, last, shift, partial, mean, var):
+        shift_by(near, make_grid(x.shape), first, last, shift)
+        for thread in prange(threads):
+            add_moments(x, threads, signed(thread), first, last, shift, partial)
+        if not finish_moments(x, first, last, near, partial, mean, var):
             break
 
 
@@ -61,11 +65,9 @@ def sum_gradients(
 ) -> None:
     """Fill dgamma and dbeta of the features first..last."""
     threads = thread_count()
-    for f in range(first, last):
-        shift[0, f] = mean[f]
-    repeat(shift, x, first, last)
-    for task in prange(reduce_tasks(x, threads, last - first)):
-        reduce_task(gradient_terms, dy, x, threads, first, last, signed(task), shift, partial)
+    shift_by(mean, make_grid(x.shape), first, last, shift)
+    for thread in prange(threads):
+        add_gradients(dy, x, threads, signed(thread), first, last, shift, partial)
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
 
 
@@ -77,37 +79,44 @@ def moments(x: Array) -> tuple[Array, Array]:
     first, last = signed(0), x.shape[1]
     mean, var = np.zeros(last), np.zeros(last)
     if x.size:
-        sum_moments(x, first, last, new_shift(x), new_partial(x), mean, var)
+        grid = make_grid(x.shape)
+        sum_moments(x, first, last, new_shift(grid), new_partial(grid, x), mean, var)
     return mean, var
 
 
 def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:
     """Fill y = gamma*(x - mean)*rstd + beta, with rstd = 1/sqrt(var + epsilon), or 0 where that is 1/0."""
-    threads, coefficients = thread_count(), new_coefficients(x)
-    normalize_coefficients(mean, var, gamma, beta, epsilon, signed(0), x.shape[1], coefficients)
-    repeat(coefficients, x, signed(0), x.shape[1])
+    first, last, threads, grid = signed(0), x.shape[1], thread_count(), make_grid(x.shape)
+    coefficients = new_coefficients(grid, x)
+    normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
+    coefficients_to_columns(coefficients, grid, first, last)
     past_cache = goes_past_cache(y, x)
-    for task in prange(sweep_tasks(x, threads)):
-        scale(x, sweep_region(x, threads, signed(task)), coefficients, past_cache, y)
+    for thread in prange(threads):
+        scale_share(x, threads, signed(thread), coefficients, past_cache, y)
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> tuple[Array, Array]:
     """Make the `moments` of x, and `normalize` by them: the training forward. Return mean and var."""
     threads = thread_count()
-    groups = group_count(x, threads)
-    if groups == 0:
+    whole_grid, whole_plan = plan_of(x, threads)
+    if not whole_plan.whole or x.size == 0:
         mean, var = moments(x)
         normalize(x, mean, var, gamma, beta, epsilon, y)
         return mean, var
     mean, var = np.empty(x.shape[1]), np.empty(x.shape[1])
-    shift, partial, coefficients = new_shift(x), new_partial(x), new_coefficients(x)
-    past_cache = goes_past_cache(y, x)
-    for group in prange(groups):
-        region = group_region(x, threads, signed(group))
-        group_sum_moments(x, region.first, region.last, shift, partial, mean, var)
-        normalize_coefficients(mean, var, gamma, beta, epsilon, region.first, region.last, coefficients)
-        repeat(coefficients, x, region.first, region.last)
-        scale(x, region, coefficients, past_cache, y)
+    shift, partial = new_shift(whole_grid), new_partial(whole_grid, x)
+    coefficients, past_cache = new_coefficients(whole_grid, x), goes_past_cache(y, x)
+    for thread in prange(threads):
+        grid, plan = plan_of(x, threads)
+        group, end = group_share(grid, plan, threads, signed(thread))
+        while group < end:
+            region = group_region(grid, plan, group)
+            group_sum_moments(x, region.first, region.last, shift, partial, mean, var)
+            normalize_coefficients(mean, var, gamma, beta, epsilon, region.first, region.last, coefficients)
+            coefficients_to_columns(coefficients, grid, region.first, region.last)
+            scale(x, grid, region, coefficients, past_cache, y)
+            group += 1
+        fence()
     return mean, var
 
 
@@ -116,7 +125,9 @@ def gradient_sums(dy: Array, x: Array, mean: Array, var: Array, epsilon: float) 
     first, last = signed(0), x.shape[1]
     dgamma, dbeta = np.zeros(last), np.zeros(last)
     if x.size:
-        sum_gradients(dy, x, first, last, mean, var, epsilon, new_shift(x), new_partial(x), dgamma, dbeta)
+        grid = make_grid(x.shape)
+        shift, partial = new_shift(grid), new_partial(grid, x)
+        sum_gradients(dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
     return dgamma, dbeta
 
 
@@ -124,22 +135,24 @@ def input_gradient(
     dy: Array, x: Array, mean: Array, var: Array, gamma: Array, dgamma: Array, dbeta: Array, epsilon: float, dx: Array
 ) -> None:
     """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)."""
-    threads, coefficients, count = thread_count(), new_coefficients(x), x.shape[0] * x.shape[2]
-    gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, signed(0), x.shape[1], coefficients)
-    repeat(coefficients, x, signed(0), x.shape[1])
+    first, last, threads, grid = signed(0), x.shape[1], thread_count(), make_grid(x.shape)
+    coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
+    gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
+    coefficients_to_columns(coefficients, grid, first, last)
     past_cache = goes_past_cache(dx, dy, x)
-    for task in prange(sweep_tasks(x, threads)):
-        differentiate(dy, x, sweep_region(x, threads, signed(task)), coefficients, past_cache, dx)
+    for thread in prange(threads):
+        differentiate_share(dy, x, threads, signed(thread), coefficients, past_cache, dx)
 
 
 def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`."""
-    threads, coefficients = thread_count(), new_coefficients(dy)
-    frozen_coefficients(var, gamma, epsilon, signed(0), dy.shape[1], coefficients)
-    repeat(coefficients, dy, signed(0), dy.shape[1])
+    first, last, threads, grid = signed(0), dy.shape[1], thread_count(), make_grid(dy.shape)
+    coefficients = new_coefficients(grid, dy)
+    frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
+    coefficients_to_columns(coefficients, grid, first, last)
     past_cache = goes_past_cache(dx, dy)
-    for task in prange(sweep_tasks(dy, threads)):
-        scale(dy, sweep_region(dy, threads, signed(task)), coefficients, past_cache, dx)
+    for thread in prange(threads):
+        scale_share(dy, threads, signed(thread), coefficients, past_cache, dx)
 
 
 def batch_norm_backward(
@@ -147,21 +160,26 @@ def batch_norm_backward(
 ) -> tuple[Array, Array]:
     """Make `gradient_sums`, and from them `input_gradient`: the training backward. Return dgamma and dbeta."""
     threads = thread_count()
-    groups = group_count(x, threads)
-    if groups == 0:
+    whole_grid, whole_plan = plan_of(x, threads)
+    if not whole_plan.whole or x.size == 0:
         dgamma, dbeta = gradient_sums(dy, x, mean, var, epsilon)
         input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
         return dgamma, dbeta
     dgamma, dbeta, count = np.empty(x.shape[1]), np.empty(x.shape[1]), x.shape[0] * x.shape[2]
-    shift, partial, coefficients = new_shift(x), new_partial(x), new_coefficients(x)
-    past_cache = goes_past_cache(dx, dy, x)
-    for group in prange(groups):
-        region = group_region(x, threads, signed(group))
-        first, last = region.first, region.last
-        group_sum_gradients(dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
-        gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
-        repeat(coefficients, x, first, last)
-        differentiate(dy, x, region, coefficients, past_cache, dx)
+    shift, partial = new_shift(whole_grid), new_partial(whole_grid, x)
+    coefficients, past_cache = new_coefficients(whole_grid, x), goes_past_cache(dx, dy, x)
+    for thread in prange(threads):
+        grid, plan = plan_of(x, threads)
+        group, end = group_share(grid, plan, threads, signed(thread))
+        while group < end:
+            region = group_region(grid, plan, group)
+            first, last = region.first, region.last
+            group_sum_gradients(dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
+            gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
+            coefficients_to_columns(coefficients, grid, first, last)
+            differentiate(dy, x, grid, region, coefficients, past_cache, dx)
+            group += 1
+        fence()
     return dgamma, dbeta
 
 
@@ -169,20 +187,17 @@ def frozen_backward(
     dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
 ) -> tuple[Array, Array]:
     """Make `gradient_sums` and `frozen_input_gradient` in one sweep. Return dgamma and dbeta."""
-    first, last, threads = signed(0), x.shape[1], thread_count()
+    first, last, threads, grid = signed(0), x.shape[1], thread_count(), make_grid(x.shape)
     dgamma, dbeta = np.zeros(last), np.zeros(last)
     if x.size == 0:
         return dgamma, dbeta
-    shift, partial, coefficients = new_shift(x), new_partial(x), new_coefficients(x)
-    for f in range(last):
-        shift[0, f] = mean[f]
-    repeat(shift, x, first, last)
+    shift, partial, coefficients = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    shift_by(mean, grid, first, last, shift)
     frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
-    repeat(coefficients, x, signed(0), x.shape[1])
+    coefficients_to_columns(coefficients, grid, first, last)
     past_cache = goes_past_cache(dx, dy, x)
-    for task in prange(reduce_tasks(x, threads, last)):
-        region = reduce_task(gradient_terms, dy, x, threads, first, last, signed(task), shift, partial)
-        scale(dy, region, coefficients, past_cache, dx)
+    for thread in prange(threads):
+        add_gradients_and_scale(dy, x, threads, signed(thread), shift, coefficients, past_cache, partial, dx)
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
     return dgamma, dbeta
 

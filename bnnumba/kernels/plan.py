@@ -1,49 +1,42 @@
-"""How work is shared out among threads. It steers which thread does what, never a bit of the result."""
+"""How work is shared out among threads. It steers which thread does what, never a bit of the result.
+
+Each thread takes a share of consecutive tasks, and of the data in a sweep: numbers of one, in the order of memory.
+"""
 
 from typing import NamedTuple
 
 from bnnumba._jit import helper
 from bnnumba._types import Array
 from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_region, make_grid, round_up
-from bnnumba.kernels.simd import LANES
 
 GROUP_BYTES = 2**18  # of one array: a group's x, dy and result stay in a core's own cache
-LEAST_COLUMNS = 64  # a narrower block of channels-last rows would defeat the prefetcher
-TASKS = 4  # for each thread of several, so that a late one does not keep the others waiting
+BLOCK_BYTES = 2**17  # of one array: a block's x and dy stay in a core's own cache
+LEAST_COLUMNS = 64  # a narrower part of a row would defeat the prefetcher
+FEATURES_A_THREAD = 4  # fewer could not be shared evenly
 
 
 class Plan(NamedTuple):
-    """Features and data, divided.
+    """Features, divided.
 
     whole: a thread makes all the sums of a group of features, and applies them; else all threads first make the sums.
     group: so many features; a task of the sums is one chunk of them.
-    row_step, feature_step, column_step: a task of an elementwise sweep.
     """
 
     whole: bool
     group: int
-    row_step: int
-    feature_step: int
-    column_step: int
 
 
 @helper
 def make_plan(grid: Grid, itemsize: int, threads: int) -> Plan:
-    tasks = TASKS * threads if threads > 1 else 1
-    feature, rows, columns = grid.feature, grid.rows, grid.columns
-    whole, group = threads == 1, feature
-    if grid.inner > 1:
-        whole = whole or feature >= tasks
-        group = min(GROUP_BYTES // max(1, grid.outer * grid.inner * itemsize), feature // tasks)
-    elif grid.fold == 1 and grid.row_chunks < tasks and threads > 1:
-        whole = grid.row_chunks == 1
-        group = round_up(ceil_div(feature * grid.row_chunks, tasks), LEAST_COLUMNS)
-    row_step, feature_step, column_step = ceil_div(rows, tasks), feature, columns
-    if rows < threads and grid.fold == 1:
-        feature_step = round_up(ceil_div(feature * rows, tasks), LEAST_COLUMNS if grid.inner == 1 else 1)
-        if feature * rows < threads:
-            column_step = round_up(ceil_div(columns * feature * rows, tasks), LANES)
-    return Plan(whole, max(1, group), max(1, row_step), max(1, feature_step), max(1, column_step))
+    feature = grid.feature
+    if not grid.by_column:
+        fitting = GROUP_BYTES // max(1, grid.outer * grid.inner * itemsize)
+        whole = threads == 1 or feature >= FEATURES_A_THREAD * threads
+        return Plan(whole, max(1, min(fitting, feature // threads)))
+    chunks, group = chunk_count(grid), feature
+    if chunks < threads and grid.columns == feature:
+        group = round_up(ceil_div(feature * max(1, chunks), threads), LEAST_COLUMNS)
+    return Plan(threads == 1 or (chunks == 1 and group < feature), max(1, group))
 
 
 @helper
@@ -53,56 +46,47 @@ def plan_of(x: Array, threads: int) -> tuple[Grid, Plan]:
 
 
 @helper
-def group_count(x: Array, threads: int) -> int:
-    """Return how many groups of features threads can have to themselves; 0 where all threads first make the sums."""
-    grid, plan = plan_of(x, threads)
-    return ceil_div(grid.feature, plan.group) if plan.whole and x.size else 0
+def share(total: int, threads: int, thread: int) -> tuple[int, int]:
+    """First and last of a thread's consecutive numbers."""
+    return total * thread // threads, total * (thread + 1) // threads
 
 
 @helper
-def group_region(x: Array, threads: int, group: int) -> Region:
+def group_share(grid: Grid, plan: Plan, threads: int, thread: int) -> tuple[int, int]:
+    """The groups of features that a thread has to itself."""
+    return share(ceil_div(grid.feature, plan.group), threads, thread)
+
+
+@helper
+def group_region(grid: Grid, plan: Plan, group: int) -> Region:
     """All the data of a group of features."""
-    grid, plan = plan_of(x, threads)
     first = group * plan.group
     return Region(0, grid.rows, first, min(grid.feature, first + plan.group), 0, grid.columns)
 
 
 @helper
-def reduce_tasks(x: Array, threads: int, features: int) -> int:
-    """Return the number of tasks of the sums over so many features."""
-    grid, plan = plan_of(x, threads)
-    return chunk_count(grid) * ceil_div(features, plan.group)
+def task_share(grid: Grid, plan: Plan, threads: int, thread: int, features: int) -> tuple[int, int]:
+    """A thread's tasks of the sums over so many features."""
+    return share(chunk_count(grid) * ceil_div(features, plan.group), threads, thread)
 
 
 @helper
-def reduce_region(x: Array, threads: int, first: int, last: int, task: int) -> tuple[int, Region]:
+def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tuple[int, Region]:
     """The chunk, and the region, of one task of the sums over the features first..last."""
-    grid, plan = plan_of(x, threads)
     chunk, group = divmod(task, ceil_div(last - first, plan.group))
     start = first + group * plan.group
     return chunk, chunk_region(grid, chunk, start, min(last, start + plan.group))
 
 
 @helper
-def sweep_tasks(x: Array, threads: int) -> int:
-    """Return the number of tasks of an elementwise sweep over all the data."""
-    grid, plan = plan_of(x, threads)
-    blocks = ceil_div(grid.feature, plan.feature_step) * ceil_div(grid.columns, plan.column_step)
-    return ceil_div(grid.rows, plan.row_step) * blocks
+def block_rows(grid: Grid, region: Region, itemsize: int) -> int:
+    """Rows of a block of a region, a multiple of the 4 that are summed at once."""
+    width = grid.columns if grid.by_column else (region.last - region.first) * (region.column_end - region.column)
+    return round_up(max(1, BLOCK_BYTES // (width * itemsize)), 4 if grid.by_column else 1)
 
 
 @helper
-def sweep_region(x: Array, threads: int, task: int) -> Region:
-    """The region of one of those tasks; they follow each other in memory."""
-    grid, plan = plan_of(x, threads)
-    rest, piece = divmod(task, ceil_div(grid.columns, plan.column_step))
-    part, block = divmod(rest, ceil_div(grid.feature, plan.feature_step))
-    row, first, column = part * plan.row_step, block * plan.feature_step, piece * plan.column_step
-    return Region(
-        row,
-        min(grid.rows, row + plan.row_step),
-        first,
-        min(grid.feature, first + plan.feature_step),
-        column,
-        min(grid.columns, column + plan.column_step),
-    )
+def block_region(region: Region, row: int, rows: int) -> Region:
+    """The block of a region that starts at a row."""
+    row_end = min(region.row_end, row + rows)
+    return Region(row, row_end, region.first, region.last, region.column, region.column_end)

@@ -1,0 +1,82 @@
+"""Loops over data whose features own runs of at least a vector (see `grid`). Arrays are flat."""
+
+from bnnumba._jit import helper, inlined
+from bnnumba._types import Array, Coefficients, Terms, Values
+from bnnumba.kernels.formulas import FLOAT32, add_1, add_4, fold_sum, get_sums, put_sums
+from bnnumba.kernels.grid import Grid, Region
+from bnnumba.kernels.simd import LANES, join, splat
+from bnnumba.kernels.stores import lead, put
+
+AHEAD = 1024  # elements
+
+
+@inlined
+def reduce(terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift: Array, sums: Array) -> None:
+    """Add the region's a and a*b to sums, which has LANES columns for each of the region's features."""
+    length = region.column_end - region.column
+    row = (region.last - region.first) * length
+    ahead = AHEAD if row > 2 * AHEAD else grid.feature * grid.inner
+    for o in range(region.row, region.row_end):
+        for f in range(region.first, region.last):
+            j = (f - region.first) * LANES
+            k, total = splat(shift[f]), get_sums(sums, j, LANES, x)
+            i = (o * grid.feature + f) * grid.inner + region.column
+            end = i + length
+            while i + 4 * LANES <= end:
+                total = add_4(terms, dy, x, i, LANES, ahead, LANES, k, total)
+                i += 4 * LANES
+            while i + LANES <= end:
+                total = add_1(terms, dy, x, i, LANES, k, total)
+                i += LANES
+            if i < end:
+                total = add_1(terms, dy, x, i, end - i, k, total)
+            put_sums(sums, j, LANES, total, x)
+
+
+@helper
+def fold_sums(x: Array, region: Region, sums: Array, partial: Array) -> None:
+    """Add up the lanes of each feature."""
+    for f in range(region.first, region.last):
+        sum_a, sum_ab, excess_a, excess_ab = get_sums(sums, (f - region.first) * LANES, LANES, x)
+        partial[0, f], less_a = fold_sum(sum_a, excess_a, x)
+        partial[1, f], less_ab = fold_sum(sum_ab, excess_ab, x)
+        if not x.dtype == FLOAT32:  # noqa: SIM201  # Numba knows no != of dtypes
+            partial[2, f], partial[3, f] = less_a, less_ab
+
+
+@inlined
+def sweep(
+    values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
+) -> None:
+    """Fill out[i : end] with the values of dy and x.
+
+    A vector may hold one run's end and the next one's start, so that lines are stored whole.
+    """
+    f, stop = (i // grid.inner) % grid.feature, (i // grid.inner + 1) * grid.inner
+    own = _of_feature(coefficients, f)
+    n = lead(out, i, end, past_cache) or min(LANES, end - i)
+    while i < end:
+        result = values(dy, x, i, n, own)
+        if i + n > stop:
+            f = f + 1 if f + 1 < grid.feature else 0
+            own = _of_feature(coefficients, f)
+            result = join(result, values(dy, x, i, n, own), stop - i)
+            stop += grid.inner
+        put(out, i, n, past_cache and n == LANES, result)
+        i += n
+        whole = min(stop, end)
+        while i + LANES <= whole:
+            put(out, i, LANES, past_cache, values(dy, x, i, LANES, own))
+            i += LANES
+        n = min(LANES, end - i)
+
+
+@inlined
+def _of_feature(coefficients: Array, f: int) -> Coefficients:
+    return (
+        splat(coefficients[0, f]),
+        splat(coefficients[1, f]),
+        splat(coefficients[2, f]),
+        splat(coefficients[3, f]),
+        splat(coefficients[4, f]),
+    )
