@@ -1,4 +1,4 @@
-"""The tests marked `subset` once more, in Numba's other modes: as plain Python, with bounds checked, without AVX."""
+"""The tests marked `subset` once more, in other modes: plain Python, bounds checked, without AVX, past the cache."""
 
 import pytest
 
@@ -8,11 +8,14 @@ from tests.problems import problem
 from tests.subprocesses import run_python
 
 GENERIC = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+PAST_CACHE = {"BNNUMBA_PAST_CACHE_BYTES": "0"}
 MODES = {
     "as plain Python": {"NUMBA_DISABLE_JIT": "1"},
     "with bounds checked": {"NUMBA_BOUNDSCHECK": "1"},
     "on a generic CPU": GENERIC,
+    "past the cache": PAST_CACHE,
 }
+SAME_BITS = (GENERIC, PAST_CACHE)  # without AVX, fused multiply-add is a call, and rounds the same
 SUBSET = (
     "-m",
     "pytest",
@@ -41,5 +44,5 @@ def test_subset(mode, tmp_path):
     printed = run_python(*SUBSET, **environment)
     assert " passed" in printed
     assert "skipped" not in printed
-    if MODES[mode] is GENERIC:  # fused multiply-add is then a call, and rounds the same
+    if MODES[mode] in SAME_BITS:
         assert run_python("-c", PRINT_DIGEST, **environment).strip() == own_digest()

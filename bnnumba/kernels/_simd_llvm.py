@@ -143,6 +143,17 @@ def to_line(typing_context: Any, array: Any, i: Any) -> Any:
 
 
 @intrinsic
+def line_start(typing_context: Any, array: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(context, builder, array, arguments[0], arguments[1])
+        address = builder.ptrtoint(pointer, arguments[1].type)
+        beyond = builder.and_(address, ir.Constant(address.type, LINE - 1))
+        return builder.sub(arguments[1], builder.udiv(beyond, ir.Constant(address.type, array.dtype.bitwidth // 8)))
+
+    return types.intp(array, types.intp), generate
+
+
+@intrinsic
 def same_start(typing_context: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         starts = (context.make_array(t)(context, builder, v).data for t, v in zip((a, b), arguments, strict=True))

@@ -15,7 +15,7 @@ CAN_STREAM = True
 def load(array: Array, i: int, n: int) -> Vector:
     vector = np.zeros(LANES, array.dtype)
     n = min(n, LANES)
-    vector[:n] = array[i : i + n]
+    vector[:n] = array.reshape(-1)[i : i + n]
     return vector
 
 
@@ -25,7 +25,7 @@ def load_double(array: Array, i: int, n: int) -> Vector:
 
 def store(array: Array, i: int, n: int, vector: Vector) -> None:
     n = min(n, LANES)
-    array[i : i + n] = vector[:n]
+    array.reshape(-1)[i : i + n] = vector[:n]
 
 
 def stream(array: Array, i: int, vector: Vector) -> None:
@@ -38,6 +38,10 @@ def fence() -> None:
 
 def to_line(array: Array, i: int) -> int:
     return -(array.ctypes.data // array.itemsize + i) % (LINE // array.itemsize)
+
+
+def line_start(array: Array, i: int) -> int:
+    return i - (array.ctypes.data // array.itemsize + i) % (LINE // array.itemsize)
 
 
 def same_start(a: Array, b: Array) -> bool:

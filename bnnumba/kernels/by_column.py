@@ -95,10 +95,11 @@ def sweep(
 
 @inlined
 def _of_columns(coefficients: Array, c: int, n: int) -> Coefficients:
+    width = coefficients.shape[1]
     return (
-        load(coefficients[0], c, n),
-        load(coefficients[1], c, n),
-        load(coefficients[2], c, n),
-        load(coefficients[3], c, n),
-        load(coefficients[4], c, n),
+        load(coefficients, c, n),
+        load(coefficients, width + c, n),
+        load(coefficients, 2 * width + c, n),
+        load(coefficients, 3 * width + c, n),
+        load(coefficients, 4 * width + c, n),
     )

@@ -10,15 +10,25 @@ from bnnumba.kernels.stores import lead, put
 AHEAD = 1024  # elements
 
 
+@helper
+def read_ahead(grid: Grid, region: Region) -> int:
+    """How far ahead of an element to fetch: in the region's next row, where its rows are short."""
+    row = (region.last - region.first) * (region.column_end - region.column)
+    return AHEAD if row > 2 * AHEAD else grid.feature * grid.inner
+
+
 @inlined
-def reduce(terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift: Array, sums: Array) -> None:
-    """Add the region's a and a*b to sums, which has LANES columns for each of the region's features."""
+def reduce(
+    terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, ahead: int, shift: Array, sums: Array, offset: int
+) -> None:
+    """Add the region's a and a*b to sums, and meanwhile fetch what is `ahead`.
+
+    sums has LANES columns for each feature, from `offset` on for the first.
+    """
     length = region.column_end - region.column
-    row = (region.last - region.first) * length
-    ahead = AHEAD if row > 2 * AHEAD else grid.feature * grid.inner
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
-            j = (f - region.first) * LANES
+            j = offset + (f - region.first) * LANES
             k, total = splat(shift[f]), get_sums(sums, j, LANES, x)
             i = (o * grid.feature + f) * grid.inner + region.column
             end = i + length

@@ -47,27 +47,33 @@ def gradient_terms(dy: Array, x: Array, i: int, n: int, ahead: int, mean: Vector
     return load_double(dy, i, n), load_double(x, i, n) - mean
 
 
-@inlined
+@helper
 def new_sums(width: int, x: Array) -> Array:
     """Zeros for the sums of a and a*b in each of so many columns; and for the excess of each, see `accumulate`."""
     return np.zeros((2 if x.dtype == FLOAT32 else 4, width))
 
 
+# Rows of a two-dimensional array are addressed by hand: `sums[1]` would be an array of its own, and counting references
+# to it waits for all stores past the cache.
+
+
 @inlined
 def get_sums(sums: Array, j: int, n: int, x: Array) -> Sums:
-    a, ab = load(sums[0], j, n), load(sums[1], j, n)
+    width = sums.shape[1]
+    a, ab = load(sums, j, n), load(sums, width + j, n)
     if x.dtype == FLOAT32:
         return a, ab, splat(0.0), splat(0.0)
-    return a, ab, load(sums[2], j, n), load(sums[3], j, n)
+    return a, ab, load(sums, 2 * width + j, n), load(sums, 3 * width + j, n)
 
 
 @inlined
 def put_sums(sums: Array, j: int, n: int, values: Sums, x: Array) -> None:
-    store(sums[0], j, n, values[0])
-    store(sums[1], j, n, values[1])
+    width = sums.shape[1]
+    store(sums, j, n, values[0])
+    store(sums, width + j, n, values[1])
     if not x.dtype == FLOAT32:  # noqa: SIM201  # Numba knows no != of dtypes
-        store(sums[2], j, n, values[2])
-        store(sums[3], j, n, values[3])
+        store(sums, 2 * width + j, n, values[2])
+        store(sums, 3 * width + j, n, values[3])
 
 
 @inlined
@@ -152,7 +158,7 @@ def power_of_two(value: Vector, like: Array) -> Vector:
 
 @inlined
 def put_row(out: Array, row: int, f: int, n: int, values: Vector) -> None:
-    store(out[row], f, n, narrow(values, out))
+    store(out, row * out.shape[1] + f, n, narrow(values, out))
 
 
 @inlined
@@ -163,7 +169,7 @@ def centre_and_scale(
     rstd = reciprocal_std(load(var, f, n), epsilon)
     power, means = power_of_two(rstd, out), load(mean, f, n)
     mean_hi = narrow(means, out)
-    store(out[0], f, n, mean_hi)
+    store(out, f, n, mean_hi)
     put_row(out, 1, f, n, power)
     put_row(out, 2, f, n, load(gamma, f, n) * (rstd / power))
     return rstd, power, means - double(mean_hi)

@@ -5,8 +5,10 @@ from bnnumba._types import Array, Terms, Values
 from bnnumba.kernels import by_column, by_run
 from bnnumba.kernels.formulas import gradient_terms, input_gradient, moment_terms, new_sums, normalized
 from bnnumba.kernels.grid import Grid, Region, make_grid, span_bounds, span_count
-from bnnumba.kernels.plan import block_region, block_rows, plan_of, share, task_region, task_share
-from bnnumba.kernels.simd import LANES, fence
+from bnnumba.kernels.plan import block_count, block_region, block_shape, plan_of, share, task_region, task_share
+from bnnumba.kernels.simd import LANES, fence, line_start
+
+# Data is flattened once for many regions: counting references to an array waits for all stores past the cache.
 
 
 @helper
@@ -17,7 +19,8 @@ def add_moments(x: Array, threads: int, thread: int, first: int, last: int, shif
     for task in range(tasks, end):
         chunk, region = task_region(grid, plan, first, last, task)
         sums, offset = _start(x, grid, region, partial[chunk])
-        _reduce(moment_terms, flat_x, flat_x, grid, region, shift, sums, offset)
+        ahead = by_run.read_ahead(grid, region)
+        _reduce(moment_terms, flat_x, flat_x, grid, region, ahead, shift, sums, offset)
         _finish(x, grid, region, sums, partial[chunk])
 
 
@@ -31,7 +34,8 @@ def add_gradients(
     for task in range(tasks, end):
         chunk, region = task_region(grid, plan, first, last, task)
         sums, offset = _start(x, grid, region, partial[chunk])
-        _reduce(gradient_terms, flat_dy, flat_x, grid, region, mean, sums, offset)
+        ahead = by_run.read_ahead(grid, region)
+        _reduce(gradient_terms, flat_dy, flat_x, grid, region, ahead, mean, sums, offset)
         _finish(x, grid, region, sums, partial[chunk])
 
 
@@ -47,20 +51,34 @@ def add_gradients_and_scale(
     partial: Array,
     dx: Array,
 ) -> None:
-    """Make a thread's share of the same sums and of dx, block by block, so that dy is read once."""
+    """Make a thread's share of the same sums, and of dx = (dy - mean_hi)*power*scale + shift.
+
+    Both in short turns, so that loads for the one and stores of the other overlap: on (32, 64, 56, 56) that takes 0.7
+    of the time that turns of 64 KiB take. Only whole lines are stored, but where a span of memory begins or ends.
+    """
     first, last = signed(0), x.shape[1]
-    # Arrays are flattened once: to count references to an array is to wait for all stores past the cache.
     grid, plan = plan_of(x, threads)
     flat_dy, flat_x, flat_dx = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
     tasks, end = task_share(grid, plan, threads, thread, last)
     for task in range(tasks, end):
         chunk, region = task_region(grid, plan, first, last, task)
         sums, offset = _start(x, grid, region, partial[chunk])
-        rows = block_rows(grid, region, x.itemsize)
-        for row in range(region.row, region.row_end, rows):
-            part = block_region(region, row, rows)
-            _reduce(gradient_terms, flat_dy, flat_x, grid, part, mean, sums, offset)
-            _fill_region(normalized, flat_dy, flat_dy, grid, part, coefficients, past_cache, flat_dx)
+        ahead, shape = by_run.read_ahead(grid, region), block_shape(grid, region)
+        blocks, reached = block_count(region, shape), signed(-1)
+        for block in range(blocks):
+            part = block_region(region, shape, block)
+            place = offset + (part.first - region.first) * (1 if grid.by_column else LANES)
+            _reduce(gradient_terms, flat_dy, flat_x, grid, part, ahead, mean, sums, place)
+            spans = span_count(grid, part)
+            for span in range(spans):
+                i, end = span_bounds(grid, part, span, x.size)
+                follower = signed(-1)
+                if span + 1 == spans and block + 1 < blocks:
+                    follower = span_bounds(grid, block_region(region, shape, block + 1), signed(0), x.size)[0]
+                begin = line_start(flat_dx, i) if i == reached else i
+                stop = line_start(flat_dx, end) if end == follower else end  # a line that goes on is left for later
+                _sweep(normalized, flat_dy, flat_dy, grid, begin, stop, coefficients, past_cache, flat_dx)
+                reached = end
         _finish(x, grid, region, sums, partial[chunk])
     fence()
 
@@ -69,7 +87,7 @@ def add_gradients_and_scale(
 def scale(x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, y: Array) -> None:
     """Fill y = (x - mean_hi)*power*scale + shift in the region."""
     flat_x, flat_y = x.reshape(x.size), y.reshape(x.size)
-    _fill_region(normalized, flat_x, flat_x, grid, region, coefficients, past_cache, flat_y)
+    _fill(normalized, flat_x, flat_x, grid, region, coefficients, past_cache, flat_y)
 
 
 @helper
@@ -77,7 +95,7 @@ def scale_share(x: Array, threads: int, thread: int, coefficients: Array, past_c
     """Fill a thread's share of y = (x - mean_hi)*power*scale + shift."""
     grid, flat_x, flat_y = make_grid(x.shape), x.reshape(x.size), y.reshape(x.size)
     i, end = share(x.size, threads, thread)
-    _fill(normalized, flat_x, flat_x, grid, i, end, coefficients, past_cache, flat_y)
+    _sweep(normalized, flat_x, flat_x, grid, i, end, coefficients, past_cache, flat_y)
     fence()
 
 
@@ -87,7 +105,7 @@ def differentiate(
 ) -> None:
     """Fill dx = (dy + (a + b*(x - mean_hi)*power))*scale*power in the region."""
     flat_dy, flat_x, flat_dx = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
-    _fill_region(input_gradient, flat_dy, flat_x, grid, region, coefficients, past_cache, flat_dx)
+    _fill(input_gradient, flat_dy, flat_x, grid, region, coefficients, past_cache, flat_dx)
 
 
 @helper
@@ -97,7 +115,7 @@ def differentiate_share(
     """Fill a thread's share of dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
     grid, flat_dy, flat_x, flat_dx = make_grid(x.shape), dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
     i, end = share(x.size, threads, thread)
-    _fill(input_gradient, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_dx)
+    _sweep(input_gradient, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_dx)
     fence()
 
 
@@ -115,13 +133,13 @@ def _start(x: Array, grid: Grid, region: Region, partial: Array) -> tuple[Array,
 
 @inlined
 def _reduce(
-    terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift: Array, sums: Array, offset: int
+    terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, ahead: int, shift: Array, sums: Array, place: int
 ) -> None:
-    """Add the region's a and a*b, the `terms` of dy, x and shift, to sums."""
+    """Add the region's a and a*b, the `terms` of dy, x and shift, to sums, from its column `place` on."""
     if grid.by_column:
-        by_column.reduce(terms, dy, x, grid, region, shift, sums, offset)
+        by_column.reduce(terms, dy, x, grid, region, shift, sums, place)
     else:
-        by_run.reduce(terms, dy, x, grid, region, shift, sums)
+        by_run.reduce(terms, dy, x, grid, region, ahead, shift, sums, place)
 
 
 @helper
@@ -134,16 +152,17 @@ def _finish(x: Array, grid: Grid, region: Region, sums: Array, partial: Array) -
 
 
 @inlined
-def _fill_region(
+def _fill(
     values: Values, dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, out: Array
 ) -> None:
+    """Fill the region of out with the values of dy and x."""
     for span in range(span_count(grid, region)):
         i, end = span_bounds(grid, region, span, x.size)
-        _fill(values, dy, x, grid, i, end, coefficients, past_cache, out)
+        _sweep(values, dy, x, grid, i, end, coefficients, past_cache, out)
 
 
 @inlined
-def _fill(
+def _sweep(
     values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
 ) -> None:
     """Fill out[i : end] with the values of dy and x."""

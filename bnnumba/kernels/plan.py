@@ -10,33 +10,37 @@ from bnnumba._types import Array
 from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_region, make_grid, round_up
 
 GROUP_BYTES = 2**18  # of one array: a group's x, dy and result stay in a core's own cache
-BLOCK_BYTES = 2**17  # of one array: a block's x and dy stay in a core's own cache
+BLOCK = 1024  # elements: read for the sums and stored past the cache in such short turns, both overlap
 LEAST_COLUMNS = 64  # a narrower part of a row would defeat the prefetcher
 FEATURES_A_THREAD = 4  # fewer could not be shared evenly
+MOST_FEATURES = 64  # by run: the lanes of their sums stay in a core's first cache
 
 
 class Plan(NamedTuple):
     """Features, divided.
 
     whole: a thread makes all the sums of a group of features, and applies them; else all threads first make the sums.
-    group: so many features; a task of the sums is one chunk of them.
+    group: so many features.
+    tile: the features of a task of the sums, which is one chunk of them.
     """
 
     whole: bool
     group: int
+    tile: int
 
 
 @helper
 def make_plan(grid: Grid, itemsize: int, threads: int) -> Plan:
-    feature = grid.feature
+    feature, chunks = grid.feature, max(1, chunk_count(grid))
+    fair = ceil_div(feature * chunks, threads)  # features of a task, where there are as many tasks as threads
     if not grid.by_column:
         fitting = GROUP_BYTES // max(1, grid.outer * grid.inner * itemsize)
         whole = threads == 1 or feature >= FEATURES_A_THREAD * threads
-        return Plan(whole, max(1, min(fitting, feature // threads)))
-    chunks, group = chunk_count(grid), feature
+        return Plan(whole, max(1, min(fitting, feature // threads)), max(1, min(fair, feature, MOST_FEATURES)))
+    tile = feature
     if chunks < threads and grid.columns == feature:
-        group = round_up(ceil_div(feature * max(1, chunks), threads), LEAST_COLUMNS)
-    return Plan(threads == 1 or (chunks == 1 and group < feature), max(1, group))
+        tile = round_up(fair, LEAST_COLUMNS)
+    return Plan(threads == 1 or (chunks == 1 and tile < feature), max(1, tile), max(1, tile))
 
 
 @helper
@@ -67,26 +71,53 @@ def group_region(grid: Grid, plan: Plan, group: int) -> Region:
 @helper
 def task_share(grid: Grid, plan: Plan, threads: int, thread: int, features: int) -> tuple[int, int]:
     """A thread's tasks of the sums over so many features."""
-    return share(chunk_count(grid) * ceil_div(features, plan.group), threads, thread)
+    return share(chunk_count(grid) * ceil_div(features, plan.tile), threads, thread)
 
 
 @helper
 def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tuple[int, Region]:
     """The chunk, and the region, of one task of the sums over the features first..last."""
-    chunk, group = divmod(task, ceil_div(last - first, plan.group))
-    start = first + group * plan.group
-    return chunk, chunk_region(grid, chunk, start, min(last, start + plan.group))
+    chunk, tile = divmod(task, ceil_div(last - first, plan.tile))
+    start = first + tile * plan.tile
+    return chunk, chunk_region(grid, chunk, start, min(last, start + plan.tile))
 
 
 @helper
-def block_rows(grid: Grid, region: Region, itemsize: int) -> int:
-    """Rows of a block of a region, a multiple of the 4 that are summed at once."""
-    width = grid.columns if grid.by_column else (region.last - region.first) * (region.column_end - region.column)
-    return round_up(max(1, BLOCK_BYTES // (width * itemsize)), 4 if grid.by_column else 1)
+def block_shape(grid: Grid, region: Region) -> tuple[int, int, int]:
+    """Rows, features and columns of a region's blocks: about BLOCK elements, in the order of memory.
+
+    Sums come out the same: blocks end where 4 rows, or 4 vectors of a run, do that are added up together.
+    """
+    rows, features, columns = 1, max(1, region.last - region.first), max(1, region.column_end - region.column)
+    if grid.by_column:
+        rows = 4
+        if grid.columns == grid.feature:
+            features = min(features, BLOCK)
+    elif columns > BLOCK:
+        features, columns = 1, BLOCK
+    else:
+        features = min(features, BLOCK // columns)
+    return rows, features, columns
 
 
 @helper
-def block_region(region: Region, row: int, rows: int) -> Region:
-    """The block of a region that starts at a row."""
-    row_end = min(region.row_end, row + rows)
-    return Region(row, row_end, region.first, region.last, region.column, region.column_end)
+def block_count(region: Region, shape: tuple[int, int, int]) -> int:
+    rows, features, columns = shape
+    parts = ceil_div(region.last - region.first, features) * ceil_div(region.column_end - region.column, columns)
+    return ceil_div(region.row_end - region.row, rows) * parts
+
+
+@helper
+def block_region(region: Region, shape: tuple[int, int, int], block: int) -> Region:
+    rows, features, columns = shape
+    rest, piece = divmod(block, ceil_div(region.column_end - region.column, columns))
+    part, tile = divmod(rest, ceil_div(region.last - region.first, features))
+    row, first, column = region.row + part * rows, region.first + tile * features, region.column + piece * columns
+    return Region(
+        row,
+        min(region.row_end, row + rows),
+        first,
+        min(region.last, first + features),
+        column,
+        min(region.column_end, column + columns),
+    )

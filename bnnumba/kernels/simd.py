@@ -8,6 +8,7 @@ sums are added in one order, and its bits depend neither on the vector width nor
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
     stream(a, i, v)     store(a, i, LANES, v) past the cache, where a[i] starts a cache line; complete after fence()
     to_line(a, i)       how many elements from a[i] the next cache line starts
+    line_start(a, i)    the last element up to a[i] that starts a cache line
     same_start(a, b)    whether a[0] and b[0] are the same memory
     prefetch(a, i)      bring what load(a, i, LANES) would read into cache; i may pass a's end
     splat(s)            the scalar s in every lane
@@ -22,7 +23,7 @@ sums are added in one order, and its bits depend neither on the vector width nor
     less(a, b), equal(a, b)   the mask of lanes where it is so
     choose(mask, a, b)  a where the mask is set, b elsewhere; any_lane(mask) tells whether it is set anywhere
 
-`a` is a one-dimensional C-contiguous array; i + min(n, LANES) must not pass its end.
+`a` is a C-contiguous array, whose elements i counts in the order of memory; i + min(n, LANES) must not pass its end.
 """
 
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ if TYPE_CHECKING or config.DISABLE_JIT:
         fold,
         join,
         less,
+        line_start,
         load,
         load_double,
         narrow,
@@ -71,6 +73,7 @@ else:
         fold,
         join,
         less,
+        line_start,
         load,
         load_double,
         narrow,
@@ -98,6 +101,7 @@ __all__ = [
     "fold",
     "join",
     "less",
+    "line_start",
     "load",
     "load_double",
     "narrow",
