@@ -2,6 +2,11 @@
 
     pytest --benchmark-only               some cases, every pass, every library that is installed
     pytest --benchmark-only --all-cases   every case
+    python -m bench                       the report: every case, each library in a process of its own, in turn with the
+                                          others and with the memory's own rates; results/report.json and its picture
+    python -m bench --readme              the same, and the README's tables
+    python -m bench --draw-only --readme  the picture and the tables again, from the results that are there
+    python -m bench --quick               some cases, three rounds; --help tells how to choose cases, passes, libraries
     python -m bench.digits                train on handwritten digits, with and without batch normalization
 
 `cases` and `libraries` are tables: a case or a library more is one line more there. BENCH_THREADS sets the number of

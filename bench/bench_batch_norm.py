@@ -11,7 +11,7 @@ from bench.cases import CASES, PASSES, SMALLEST, make_problem
 from bench.check import check
 from bench.libraries import LIBRARIES, LeftOutError, load
 from bench.machine import THREADS
-from bench.summary import MEASURED, Measured
+from bench.summary import Measured
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -22,7 +22,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_batch_norm(
-    benchmark: Callable, case_name: str, pass_name: str, library: str, request: pytest.FixtureRequest
+    benchmark: Callable, case_name: str, pass_name: str, library: str, measurements: list[Measured]
 ) -> None:
     case = CASES[case_name]
     try:
@@ -50,7 +50,7 @@ def test_batch_norm(
     if benchmark.enabled:
         seconds = benchmark.stats.stats.min
         benchmark.extra_info["GB/s"] = traffic / seconds / 1e9
-        request.config.stash[MEASURED].append(Measured(case_name, pass_name, library, seconds))
+        measurements.append(Measured(case_name, pass_name, library, seconds))
 
 
 def _selected(config: pytest.Config) -> list[str]:

@@ -68,6 +68,10 @@ class Case:
         return 4 * prod(self.shape)
 
     @property
+    def channels_last(self) -> bool:
+        return self.kept[-1] == len(self.shape) - 1
+
+    @property
     def single_axis(self) -> tuple[tuple[int, ...], int]:
         """The shape with its (adjacent) feature axes merged, and their one axis: for libraries that take no more."""
         first, last = self.kept[0], self.kept[-1]

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from bench.machine import THREADS, recycle_memory
-from bench.summary import MEASURED, speedups
+from bench.summary import Measured, lines
+
+_MEASURED = pytest.StashKey[list[Measured]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,9 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
         option.benchmark_columns = ["min", "median", "rounds"]
     if not _given(config, "--benchmark-max-time"):
         option.benchmark_max_time = "0.2"  # seconds for an entry: the quick cases then take about two minutes
-    config.stash[MEASURED] = []
+    config.stash[_MEASURED] = []
     if not option.benchmark_disable:
         recycle_memory()
+
+
+@pytest.fixture
+def measurements(pytestconfig: pytest.Config) -> list[Measured]:
+    """What is summed up in the end: each benchmark adds its own."""
+    return pytestconfig.stash[_MEASURED]
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -46,7 +54,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 @pytest.hookimpl(trylast=True)  # after pytest-benchmark's tables
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in speedups(config.stash.get(MEASURED, [])):
+    for line in lines(config.stash.get(_MEASURED, [])):
         terminalreporter.write_line(line)
     if config.option.benchmark_disable:
         return

@@ -1,11 +1,11 @@
 """All measurements of a run in one small table."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import geometric_mean
 from typing import NamedTuple
 
-import pytest
+from bench.libraries import LIBRARIES
 
 OURS = "bnnumba"
 
@@ -19,25 +19,36 @@ class Measured(NamedTuple):
     seconds: float
 
 
-MEASURED = pytest.StashKey[list[Measured]]()
-
-
-def speedups(measurements: Iterable[Measured]) -> Iterator[str]:
-    """Lines of a table, pass by library: its time over ours, the geometric mean over the cases and the least."""
+def ratios(measurements: Iterable[Measured]) -> Mapping[tuple[str, str], Sequence[float]]:
+    """For pass and library, its time over ours in every case that both take."""
     seconds = {(m.pass_name, m.case, m.library): m.seconds for m in measurements}
-    ratios = defaultdict(list)
+    found = defaultdict(list)
     for (pass_name, case, library), time in seconds.items():
         if library != OURS and (pass_name, case, OURS) in seconds:
-            ratios[pass_name, library].append(time / seconds[pass_name, case, OURS])
-    if not ratios:
-        return
-    passes, libraries = (list(dict.fromkeys(key[i] for key in ratios)) for i in (0, 1))
-    yield f"time of each library / time of {OURS}, geometric mean over the cases that it takes (least)"
-    yield " " * 18 + "".join(f"{library:>18}" for library in libraries)
-    for pass_name in passes:
-        cells = (_cell(ratios[pass_name, library]) for library in libraries)
-        yield f"{pass_name.replace('_', ' '):18}" + "".join(f"{cell:>18}" for cell in cells)
+            found[pass_name, library].append(time / seconds[pass_name, case, OURS])
+    return found
 
 
-def _cell(ratios: list[float]) -> str:
-    return f"{geometric_mean(ratios):.1f} ({min(ratios):.1f})" if ratios else "-"
+def speedups(measurements: Iterable[Measured]) -> list[list[str]]:
+    """A table, pass by library: its time over ours, the geometric mean over the cases and the least.
+
+    The first row has the libraries' names, the first column the passes'; there are no rows without a ratio.
+    """
+    found = ratios(measurements)
+    passes, measured = (dict.fromkeys(key[i] for key in found) for i in (0, 1))
+    libraries = [library for library in LIBRARIES if library in measured]
+    cells = [[_cell(found.get((pass_name, library), ())) for library in libraries] for pass_name in passes]
+    return [[name.replace("_", " "), *row] for name, row in zip(["", *passes], [libraries, *cells], strict=True)]
+
+
+def lines(measurements: Iterable[Measured]) -> Iterator[str]:
+    """The table as text, for a terminal."""
+    table = speedups(measurements)
+    if len(table) > 1:
+        yield f"time of each library / time of {OURS}, geometric mean over the cases that it takes (least)"
+        for first, *cells in table:
+            yield f"{first:18}" + "".join(f"{cell:>18}" for cell in cells)
+
+
+def _cell(of_cases: Sequence[float]) -> str:
+    return f"{geometric_mean(of_cases):.1f} ({min(of_cases):.2f})" if of_cases else "-"

@@ -20,7 +20,24 @@ LIBRARIES = {
     "tensorflow": "bench.libraries.tensorflow_fused:FusedOp",
     "keras": "bench.libraries.keras_layer:Layer",
     "torch": "bench.libraries.torch_native:NativeOps",
+    "torch compiled": "bench.libraries.torch_compiled:Compiled",
+    "jax": "bench.libraries.jax_jit:Compiled",
+    "onnxruntime": "bench.libraries.onnxruntime_session:Session",
 }
+_TITLES = {
+    "numpy": "NumPy",
+    "tensorflow": "TensorFlow fused op",
+    "keras": "Keras layer",
+    "torch": "PyTorch",
+    "torch compiled": "PyTorch compiled",
+    "jax": "JAX jit",
+    "onnxruntime": "ONNX Runtime",
+    "numba": "Numba",
+    "python": "Python",
+}
+
+MEMORY = "memory"  # no library, and measured like one
+_LOADABLE = LIBRARIES | {MEMORY: "bench.limits:Rates"}
 
 
 class Library:
@@ -52,9 +69,14 @@ class LeftOutError(Exception):
     """A library that is not installed, or cannot do what is asked; the message says which and why."""
 
 
+def title(name: str) -> str:
+    """What a library is called where people read."""
+    return _TITLES.get(name, name)
+
+
 def load(name: str, case: Case, pass_name: str) -> type[Library]:
     """Import a library's class, or raise LeftOutError."""
-    module, class_name = LIBRARIES[name].split(":")
+    module, class_name = _LOADABLE[name].split(":")
     try:
         library = getattr(import_module(module), class_name)
     except ModuleNotFoundError as error:

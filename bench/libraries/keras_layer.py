@@ -12,29 +12,28 @@ import keras  # isort: skip  # must come after TensorFlow was made quiet
 
 
 class Layer(Library):
-    """keras.layers.BatchNormalization; gradients by tf.GradientTape. Its training call moves its moving statistics."""
+    """keras.layers.BatchNormalization; gradients by tf.GradientTape.
+
+    Each entry has a layer of its own, because a training call moves the moving statistics.
+    """
 
     version = keras.__version__
 
     def __init__(self, problem: Problem) -> None:
-        shape, axis = problem.case.single_axis
+        shape, self.axis = problem.case.single_axis
         self.x, self.dy = (tf.constant(array.reshape(shape)) for array in (problem.x, problem.dy))
-        self.reduced = [other for other in range(len(shape)) if other != axis]
-        layer = keras.layers.BatchNormalization(axis=axis, epsilon=EPSILON)
-        layer.build(shape)
-        layer.set_weights([f.ravel() for f in problem[3:]])
-        self.call = tf.function(layer)
-        self.weights = [layer.gamma.value, layer.beta.value]
+        self.reduced = [other for other in range(len(shape)) if other != self.axis]
+        self.weights = [f.ravel() for f in problem[3:]]
 
     def moments(self) -> Callable:
         # what the layer itself calls
         return partial(tf.function(partial(keras.ops.moments, axes=self.reduced)), self.x)
 
     def inference(self) -> Callable:
-        return partial(self.call, self.x, training=False)
+        return partial(tf.function(self._layer()), self.x, training=False)
 
     def training_forward(self) -> Callable:
-        return partial(self.call, self.x, training=True)
+        return partial(tf.function(self._layer()), self.x, training=True)
 
     def backward(self) -> Callable:
         return self._backward(training=True)
@@ -43,18 +42,27 @@ class Layer(Library):
         return self._backward(training=False)
 
     def forward_backward(self) -> Callable:
+        layer = self._layer()
+
         @tf.function
         def run(x: Any, dy: Any) -> list[Any]:
             with tf.GradientTape() as tape:
                 tape.watch(x)
-                y = self.call(x, training=True)
-            return [y, *tape.gradient(y, [x, *self.weights], dy)]
+                y = layer(x, training=True)
+            return [y, *tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)]
 
         return partial(run, self.x, self.dy)
 
     def _backward(self, training: bool) -> Callable:
         """The forward is recorded once; its compiled gradient then runs as often as it is asked for."""
+        layer = self._layer()
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(self.x)
-            y = self.call(self.x, training=training)
-        return partial(tape.gradient, y, [self.x, *self.weights], self.dy)
+            y = tf.function(layer)(self.x, training=training)
+        return partial(tape.gradient, y, [self.x, layer.gamma.value, layer.beta.value], self.dy)
+
+    def _layer(self) -> keras.layers.Layer:
+        layer = keras.layers.BatchNormalization(axis=self.axis, epsilon=EPSILON)
+        layer.build(self.x.shape)
+        layer.set_weights(self.weights)
+        return layer

@@ -1,0 +1,127 @@
+"""Measure libraries in turn, so that all see the same machine, however its speed drifts.
+
+For each case several rounds; in a round, for each pass every library once, for a burst of calls. The least time of all
+rounds counts: noise only adds. Beside the libraries, and in the same way, a process measures the memory's own rates.
+"""
+
+import os
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from bench import check, limits
+from bench.cases import CASES
+from bench.libraries import MEMORY, LeftOutError
+from bench.worker import serve
+
+# Waiting OpenMP threads spin, here for 6 ms after the last call: no library is to meet another one's.
+PAUSE = 0.02
+
+
+class Plan(NamedTuple):
+    """What to measure: names of the tables in `cases` and `libraries`. seconds: of each burst."""
+
+    cases: Sequence[str]
+    passes: Sequence[str]
+    libraries: Sequence[str]
+    rounds: int
+    seconds: float
+    threads: int
+
+
+class Outcome(NamedTuple):
+    """The least seconds of a call by case, pass and library, where the memory's rates are passes too.
+
+    left_out: why libraries have no entry, with the number of entries.
+    """
+
+    seconds: dict[str, dict[str, dict[str, float]]]
+    versions: dict[str, str]
+    left_out: dict[str, int]
+
+
+class Process:
+    """The parent's end of a worker."""
+
+    def __init__(self, library: str) -> None:
+        context = get_context("spawn")  # a forked child would inherit this process's threads and memory
+        self.library = library
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, library), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def ask(self, *request: Any) -> Any:
+        try:
+            self.connection.send(request)
+            return self.connection.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise RuntimeError(f"the process of {self.library} ended at {request}; its own message is above") from error
+
+    def close(self) -> None:
+        self.connection.close()
+        self.process.join()
+
+
+def measure(plan: Plan) -> Outcome:
+    outcome = Outcome({}, {}, Counter())
+    with _processes(plan) as processes, tqdm(total=len(plan.cases) * plan.rounds, unit="round") as bar:
+        for case_name in plan.cases:
+            bar.set_description(case_name)
+            entries = _prepare(processes, case_name, plan.passes, outcome)
+            seconds = outcome.seconds[case_name] = defaultdict(dict)
+            for number in range(plan.rounds):
+                for pass_name, process in _turns(entries, number):
+                    time.sleep(PAUSE)
+                    least, library = process.ask("time", pass_name, plan.seconds), process.library
+                    seconds[pass_name][library] = min(least, seconds[pass_name].get(library, least))
+                bar.update()
+    return outcome
+
+
+@contextmanager
+def _processes(plan: Plan) -> Iterator[list[Process]]:
+    """A process for each library, and one for the memory; they read their numbers of threads as they start."""
+    threads = dict.fromkeys(("BENCH_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), str(plan.threads))
+    os.environ.update(threads)
+    processes = [Process(library) for library in (*plan.libraries, MEMORY)]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.close()
+
+
+def _prepare(
+    processes: list[Process], case_name: str, passes: Sequence[str], outcome: Outcome
+) -> dict[str, list[Process]]:
+    """Set all entries of a case up, and check what each computes: pass by pass, who takes part."""
+    entries = defaultdict(list)
+    for process in processes:
+        of_memory = process.library == MEMORY
+        for pass_name in limits.RATES if of_memory else passes:
+            reply = process.ask("prepare", case_name, pass_name)
+            if isinstance(reply, LeftOutError):
+                outcome.left_out[str(reply)] += 1
+                continue
+            outcome.versions[process.library], results = reply
+            try:
+                (limits if of_memory else check).check(CASES[case_name], pass_name, results)
+            except AssertionError as wrong:
+                wrong.add_note(f"by {process.library}, for {case_name}")
+                raise
+            entries[pass_name].append(process)
+    return entries
+
+
+def _turns(entries: dict[str, list[Process]], number: int) -> Iterator[tuple[str, Process]]:
+    """The bursts of a round; who begins changes from round to round."""
+    for pass_name, processes in entries.items():
+        start = number % len(processes)
+        for process in processes[start:] + processes[:start]:
+            yield pass_name, process

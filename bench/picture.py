@@ -1,0 +1,108 @@
+"""The picture: a panel for each pass, a row for each case, each library's time over the least that memory allows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
+
+from bench.cases import CASES
+from bench.libraries import title
+from bench.results import Results
+from bench.summary import OURS
+
+# Okabe and Ito's colours, which the colour-blind can tell apart, and a shape of its own for each library.
+STYLES = {
+    "torch": ("#E69F00", "s"),
+    "torch compiled": ("#D55E00", "*"),
+    "tensorflow": ("#56B4E9", "^"),
+    "keras": ("#0072B2", "v"),
+    "jax": ("#009E73", "D"),
+    "onnxruntime": ("#CC79A7", "P"),
+    "numpy": ("#999999", "X"),
+    "bnnumba serial": ("#000000", "|"),
+}
+AHEAD, BEHIND = "#222222", "#E00000"
+TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)
+FARTHEST = 100  # what takes longer is drawn here, hollow
+SVG = {"svg.hashsalt": "bench", "svg.fonttype": "none"}  # the same results give the same file, and a small one
+
+
+def draw(results: Results, path: Path) -> None:
+    """Channels last above channels first, and small above large."""
+    cases = sorted(results.seconds, key=lambda name: (not CASES[name].channels_last, CASES[name].nbytes))
+    columns = min(2, len(results.passes))
+    rows = -(-len(results.passes) // columns)
+    figure = Figure(figsize=(6 * columns, rows * (0.7 + 0.21 * len(cases)) + 0.9), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharey=True).ravel()
+    for panel, pass_name in zip(panels, results.passes, strict=False):
+        _prepare(panel, pass_name, cases)
+        _plot_ours(panel, *_times(results, cases, pass_name, OURS), fastest(results, cases, pass_name))
+        for library in results.libraries:
+            if library != OURS:
+                _plot_peer(panel, *_times(results, cases, pass_name, library), library)
+    for unused in panels[len(results.passes) :]:
+        unused.set_axis_off()
+    handles = {
+        text: handle for panel in panels for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=5, frameon=False)
+    figure.supxlabel(
+        f"time over the least time that memory allows (1x), logarithmic; hollow: more than {FARTHEST}x",
+        fontsize="medium",
+    )
+    with mpl.rc_context(SVG):
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _times(results: Results, cases: Sequence[str], pass_name: str, library: str) -> tuple[np.ndarray, np.ndarray]:
+    """The rows in which a library has a time, and its times over the limit."""
+    seconds = [results.seconds[case].get(pass_name, {}).get(library, np.nan) for case in cases]
+    times = np.divide(seconds, [results.least(case, pass_name) for case in cases])
+    rows = np.flatnonzero(np.isfinite(times))
+    return rows, times[rows]
+
+
+def fastest(results: Results, cases: Sequence[str], pass_name: str) -> list[bool]:
+    """Whether we are the fastest in each case."""
+    return [min(entry, key=entry.get) == OURS for entry in (results.seconds[case][pass_name] for case in cases)]
+
+
+def _prepare(panel: Axes, pass_name: str, cases: Sequence[str]) -> None:
+    panel.set_title(pass_name.replace("_", " "), fontweight="bold", loc="left")
+    panel.set_xscale("log")
+    panel.set_xlim(min(TICKS), FARTHEST * 1.15)
+    panel.xaxis.set_major_locator(FixedLocator(TICKS))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter("{x:g}x")
+    panel.set_ylim(len(cases) - 0.4, -0.6)
+    panel.set_yticks(range(len(cases)), [f"{name}  ({_size(CASES[name].nbytes)})" for name in cases])
+    panel.grid(color="#EEEEEE")
+    panel.axvline(1, color=AHEAD, linewidth=1)
+    panel.axhline(sum(CASES[name].channels_last for name in cases) - 0.5, color="#AAAAAA", linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.spines[:].set_visible(False)
+    panel.tick_params(length=0)
+
+
+def _plot_ours(panel: Axes, rows: np.ndarray, times: np.ndarray, led: Sequence[bool]) -> None:
+    """A bar from the limit to our time: a peer's mark on it is a loss, and makes it red."""
+    for color, ahead, text in ((AHEAD, True, OURS), (BEHIND, False, f"{OURS}, not the fastest")):
+        shown = np.equal(led, ahead)
+        panel.hlines(rows[shown], 1, times[shown], color=color, linewidth=6, alpha=0.35)
+        panel.plot(times[shown], rows[shown], "o", color=color, markersize=11, label=text)
+
+
+def _plot_peer(panel: Axes, rows: np.ndarray, times: np.ndarray, library: str) -> None:
+    color, marker = STYLES[library]
+    style = {"color": color, "marker": marker, "linestyle": "none", "markersize": 7}
+    far = times > FARTHEST
+    panel.plot(times[~far], rows[~far], **style, markeredgecolor="white", markeredgewidth=0.5, label=title(library))
+    panel.plot(np.full(far.sum(), FARTHEST), rows[far], **style, markerfacecolor="white")
+
+
+def _size(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.0f} MB" if nbytes >= 1e6 else f"{nbytes / 1e3:.0f} kB"

@@ -1,0 +1,65 @@
+"""Measure every library, and the memory; show both in a picture and in the README's tables."""
+
+import argparse
+import os
+from pathlib import Path
+
+from bench import readme
+from bench.cases import CASES, PASSES
+from bench.libraries import LIBRARIES
+from bench.machine import CORES
+from bench.measure import Plan, measure
+from bench.results import Results, collect
+from bench.summary import OURS, lines
+
+KEPT = Path(__file__).parent / "results" / "report.json"
+SHOWN = ("inference", "training_forward", "backward", "frozen_backward")
+PEERS = [name for name in LIBRARIES if name != "bnnumba serial"]  # it is the kernels without threads
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    for flag, choices, default in (
+        ("cases", CASES, None),
+        ("passes", PASSES, SHOWN),
+        ("libraries", LIBRARIES, PEERS),
+    ):
+        parser.add_argument(
+            f"--{flag}", nargs="+", choices=choices, default=default, metavar="NAME", help=", ".join(choices)
+        )
+    parser.add_argument("--rounds", type=int, default=10, help="the least time of all rounds counts (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=0.05, help="for each entry in each round (%(default)s)")
+    parser.add_argument("--threads", type=int, default=CORES, help="of each library (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="a few cases and three rounds")
+    parser.add_argument("--output", type=Path, default=KEPT, help="the results, JSON; the picture goes beside it")
+    parser.add_argument("--draw-only", action="store_true", help="measure nothing: the output is there")
+    parser.add_argument("--readme", action="store_true", help="write the tables and the picture into README.md")
+    options = parser.parse_args(arguments)
+    if OURS not in options.libraries:
+        parser.error(f"--libraries must name {OURS}: the others are compared with it")
+    options.rounds = min(options.rounds, 3) if options.quick else options.rounds
+    options.cases = options.cases or [name for name, case in CASES.items() if case.quick or not options.quick]
+    return options
+
+
+def run(options: argparse.Namespace) -> Results:
+    """Measure, and keep the results."""
+    plan = Plan(*(getattr(options, field) for field in Plan._fields))
+    results = collect(plan, measure(plan))
+    results.save(options.output)
+    return results
+
+
+def main() -> None:
+    from bench.picture import draw  # noqa: PLC0415  # matplotlib, which nothing else needs
+
+    options = parse()
+    results = Results.load(options.output) if options.draw_only else run(options)
+    picture = options.output.with_suffix(".svg")
+    draw(results, picture)
+    print(*lines(results.measurements()), sep="\n")
+    for reason, entries in results.left_out.items():
+        print(f"left out: {reason} ({entries})")
+    if options.readme:
+        readme.write(readme.README, results, Path(os.path.relpath(picture, readme.README.parent)).as_posix())
+    print(f"{options.output} and {picture}", "and README.md" if options.readme else "")

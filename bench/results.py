@@ -1,0 +1,102 @@
+"""What a run of the report measured, as it is kept in a file."""
+
+import json
+import platform
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import cpuinfo  # comes with pytest-benchmark
+
+from bench import limits
+from bench.cases import CASES
+from bench.libraries import LIBRARIES, MEMORY
+from bench.machine import CORES
+from bench.measure import Outcome, Plan
+from bench.summary import Measured
+
+
+@dataclass(frozen=True)
+class Results:
+    """Nested dicts, by case. rates: GB/s of the memory. seconds: of a call, by pass and library.
+
+    left_out: why a library has no entry, with the number of entries.
+    """
+
+    date: str
+    machine: dict[str, Any]
+    run: dict[str, Any]
+    versions: dict[str, str]
+    left_out: dict[str, int]
+    rates: dict[str, dict[str, float]]
+    seconds: dict[str, dict[str, dict[str, float]]]
+
+    def save(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_text(asdict(self)) + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: Path) -> "Results":
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+    def least(self, case: str, pass_name: str) -> float:
+        """The least seconds that the memory allows."""
+        return limits.least_seconds(CASES[case], pass_name, self.rates[case])
+
+    def measurements(self) -> list[Measured]:
+        return [
+            Measured(case, pass_name, library, seconds)
+            for case, passes in self.seconds.items()
+            for pass_name, libraries in passes.items()
+            for library, seconds in libraries.items()
+        ]
+
+    @property
+    def passes(self) -> list[str]:
+        """In the order in which they were measured."""
+        return list(dict.fromkeys(m.pass_name for m in self.measurements()))
+
+    @property
+    def libraries(self) -> list[str]:
+        """In the order of their table."""
+        return [library for library in LIBRARIES if any(m.library == library for m in self.measurements())]
+
+
+def collect(plan: Plan, outcome: Outcome) -> Results:
+    """Part the memory's rates from the libraries' times, and note where and by what they were measured."""
+    rates, seconds = {}, {}
+    for name, passes in outcome.seconds.items():
+        rates[name] = {
+            rate: _rounded(limits.gigabytes_per_second(CASES[name], rate, passes.pop(rate)[MEMORY]))
+            for rate in limits.RATES
+        }
+        seconds[name] = {
+            pass_name: {library: _rounded(time) for library, time in times.items()}
+            for pass_name, times in passes.items()
+        }
+    versions = {"python": platform.python_version(), "numba": outcome.versions.pop(MEMORY), **outcome.versions}
+    run = {"threads": plan.threads, "rounds": plan.rounds, "seconds of a burst": plan.seconds}
+    date = datetime.now(UTC).date().isoformat()
+    return Results(date, _machine(), run, versions, dict(outcome.left_out), rates, seconds)
+
+
+def _machine() -> dict[str, Any]:
+    info = cpuinfo.get_cpu_info()
+    sizes = {"L1": "l1_data_cache_size", "L2": "l2_cache_size", "L3": "l3_cache_size"}
+    caches = {name: info[key] // 1024 for name, key in sizes.items() if isinstance(info.get(key), int)}
+    return {"processor": info.get("brand_raw", platform.machine()), "cores": CORES, "caches": caches}
+
+
+def _rounded(value: float) -> float:
+    """Four digits: no measurement here is better."""
+    return float(f"{value:.4g}")
+
+
+def _text(value: Any, indent: str = "") -> str:
+    """JSON with a line for each dict that holds no other, so that a difference between two runs can be read."""
+    if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
+        return json.dumps(value, ensure_ascii=False)
+    deeper = indent + "  "
+    lines = (f"{deeper}{json.dumps(key)}: {_text(inner, deeper)}" for key, inner in value.items())
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"

@@ -1,0 +1,46 @@
+"""One library in a process of its own: its threads, its memory and its caches are then no other library's."""
+
+from multiprocessing.connection import Connection
+from typing import Any
+
+from bench.cases import CASES, make_problem
+from bench.libraries import LeftOutError, Library, load
+from bench.machine import recycle_memory
+from bench.timing import least_time
+
+
+class Worker:
+    """A library with the entries of one case; its methods are what the report may ask for."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.case_name = name, ""
+        self.library: Library | None = None
+        self.entries: dict[str, Any] = {}
+
+    def prepare(self, case_name: str, pass_name: str) -> Any:
+        """Set an entry up and run it once: its version and results, or a LeftOutError that says why there are none."""
+        try:
+            loaded = load(self.name, CASES[case_name], pass_name)
+        except LeftOutError as reason:
+            return reason
+        if self.library is None or case_name != self.case_name:
+            self.entries, self.library = {}, None  # release the last case's memory before this one's is taken
+            self.library, self.case_name = loaded(make_problem(CASES[case_name])), case_name
+            make_problem.cache_clear()  # most libraries hold a copy of their own
+        self.entries[pass_name] = getattr(self.library, pass_name)()
+        return loaded.version, self.library.results(pass_name, self.entries[pass_name]())
+
+    def time(self, pass_name: str, seconds: float) -> float:
+        return least_time(self.entries[pass_name], seconds)
+
+
+def serve(connection: Connection, name: str) -> None:
+    """Answer requests, each a method's name and its arguments, until the other end is closed."""
+    recycle_memory()
+    worker = Worker(name)
+    while True:
+        try:
+            method, *arguments = connection.recv()
+        except EOFError:
+            return
+        connection.send(getattr(worker, method)(*arguments))
