@@ -109,9 +109,11 @@ def _overlap(a: Array, b: Array) -> bool:
         return True
 
 
-def output(out: object, x: Array, data_inputs: dict[str, Array], other_inputs: dict[str, Array | None]) -> Array:
+def output(out: Any, x: Array, data_inputs: dict[str, Array], other_inputs: dict[str, Array | None]) -> Array:
     """An array for the result: it may be exactly one of the data inputs, and overlaps none otherwise."""
-    array = like("out", out, x)
+    array: Array = out
+    if not (type(out) is np.ndarray and out.dtype is x.dtype and out.shape == x.shape):
+        array = like("out", out, x)
     if not array.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
     apart("out", array, other_inputs.items())

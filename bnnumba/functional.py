@@ -9,7 +9,9 @@ from bnnumba import axes, checks
 from bnnumba._types import Array
 from bnnumba.kernels import serial, threaded
 
-THREADED_BYTES = 2**17  # of x: less work than that is done sooner than threads are woken
+# Of x: less work than that is done sooner than two threads are woken, as they measured it; sums wake them twice.
+THREADED_BYTES = 2**19
+THREADED_NORMALIZE_BYTES = 2**18
 
 
 class Moments(NamedTuple):
@@ -147,7 +149,7 @@ def normalize(
     others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
     y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, others)
     result = view.for_result(y)
-    _form_for(x).normalize(view.of(x), *statistics, scale, shift, epsilon, result)
+    _form_for(x, THREADED_NORMALIZE_BYTES).normalize(view.of(x), *statistics, scale, shift, epsilon, result)
     return view.deliver(result, y)
 
 
@@ -304,6 +306,6 @@ def move(moving_mean: Array, moving_var: Array, moments: Moments, momentum: floa
             moving[...] = result.reshape(shape)
 
 
-def _form_for(x: Array) -> ModuleType:
+def _form_for(x: Array, least: int = THREADED_BYTES) -> ModuleType:
     """The kernels in the form that is faster for x; their bits are the same."""
-    return threaded if x.nbytes >= THREADED_BYTES else serial
+    return threaded if x.nbytes >= least else serial
