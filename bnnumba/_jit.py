@@ -90,19 +90,19 @@ thread_count: Callable[[], int] = (
 )
 
 
-SETTINGS = {"BNNUMBA_PAST_CACHE_BYTES": os.environ.get("BNNUMBA_PAST_CACHE_BYTES", "")}  # compiled into the kernels
+PAST_CACHE_SETTING = os.environ.get("BNNUMBA_PAST_CACHE_BYTES", "")  # compiled into the kernels
 
 
 def _digest_of_sources() -> str:
-    """Return a short digest of the kernels' sources and settings.
+    """Return a short digest of the kernels' sources and of what the environment sets in them.
 
     Numba's disk cache watches a function's own file only. With this digest in the cached name, a change in a helper's
     file compiles its callers anew.
     """
     folder = Path(__file__).parent
     sources = [Path(__file__), *sorted((folder / "kernels").glob("*.py"))]
-    settings = repr(sorted(SETTINGS.items())).encode()
-    return hashlib.sha256(b"".join([settings, *(source.read_bytes() for source in sources)])).hexdigest()[:8]
+    contents = [PAST_CACHE_SETTING.encode(), *(source.read_bytes() for source in sources)]
+    return hashlib.sha256(b"".join(contents)).hexdigest()[:8]
 
 
 _SOURCES = _digest_of_sources()

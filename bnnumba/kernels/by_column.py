@@ -56,11 +56,9 @@ def _add_rows(
 @helper
 def fold_sums(x: Array, grid: Grid, sums: Array, partial: Array) -> None:
     """Add up the columns of each feature."""
+    partial[:] = 0.0
     for k in range(2):
         c = 0
-        partial[k] = 0.0
-        if not x.dtype == FLOAT32:  # noqa: SIM201  # Numba knows no != of dtypes
-            partial[2 + k] = 0.0
         for _ in range(grid.fold):
             for f in range(grid.feature):
                 for _ in range(grid.inner):

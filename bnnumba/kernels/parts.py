@@ -14,14 +14,7 @@ from bnnumba.kernels.simd import LANES, fence, line_start
 @helper
 def add_moments(x: Array, threads: int, thread: int, first: int, last: int, shift: Array, partial: Array) -> None:
     """Make a thread's share of the sums of d = x - shift and d*d over the features first..last."""
-    (grid, plan), flat_x = plan_of(x, threads), x.reshape(x.size)
-    tasks, end = task_share(grid, plan, threads, thread, last - first)
-    for task in range(tasks, end):
-        chunk, region = task_region(grid, plan, first, last, task)
-        sums, offset = _start(x, grid, region, partial[chunk])
-        ahead = by_run.read_ahead(grid, region)
-        _reduce(moment_terms, flat_x, flat_x, grid, region, ahead, shift, sums, offset)
-        _finish(x, grid, region, sums, partial[chunk])
+    _add(moment_terms, x, x, threads, thread, first, last, shift, partial)
 
 
 @helper
@@ -29,14 +22,7 @@ def add_gradients(
     dy: Array, x: Array, threads: int, thread: int, first: int, last: int, mean: Array, partial: Array
 ) -> None:
     """Make a thread's share of the sums of dy and dy*(x - mean) over the features first..last."""
-    (grid, plan), flat_dy, flat_x = plan_of(x, threads), dy.reshape(x.size), x.reshape(x.size)
-    tasks, end = task_share(grid, plan, threads, thread, last - first)
-    for task in range(tasks, end):
-        chunk, region = task_region(grid, plan, first, last, task)
-        sums, offset = _start(x, grid, region, partial[chunk])
-        ahead = by_run.read_ahead(grid, region)
-        _reduce(gradient_terms, flat_dy, flat_x, grid, region, ahead, mean, sums, offset)
-        _finish(x, grid, region, sums, partial[chunk])
+    _add(gradient_terms, dy, x, threads, thread, first, last, mean, partial)
 
 
 @helper
@@ -67,7 +53,7 @@ def add_gradients_and_scale(
         blocks, reached = block_count(region, shape), signed(-1)
         for block in range(blocks):
             part = block_region(region, shape, block)
-            place = offset + (part.first - region.first) * (1 if grid.by_column else LANES)
+            place = offset + (part.first - region.first) * _sum_columns(grid)
             _reduce(gradient_terms, flat_dy, flat_x, grid, part, ahead, mean, sums, place)
             spans = span_count(grid, part)
             for span in range(spans):
@@ -86,17 +72,13 @@ def add_gradients_and_scale(
 @helper
 def scale(x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, y: Array) -> None:
     """Fill y = (x - mean_hi)*power*scale + shift in the region."""
-    flat_x, flat_y = x.reshape(x.size), y.reshape(x.size)
-    _fill(normalized, flat_x, flat_x, grid, region, coefficients, past_cache, flat_y)
+    _fill(normalized, x, x, grid, region, coefficients, past_cache, y)
 
 
 @helper
 def scale_share(x: Array, threads: int, thread: int, coefficients: Array, past_cache: bool, y: Array) -> None:
     """Fill a thread's share of y = (x - mean_hi)*power*scale + shift."""
-    grid, flat_x, flat_y = make_grid(x.shape), x.reshape(x.size), y.reshape(x.size)
-    i, end = share(x.size, threads, thread)
-    _sweep(normalized, flat_x, flat_x, grid, i, end, coefficients, past_cache, flat_y)
-    fence()
+    _fill_share(normalized, x, x, threads, thread, coefficients, past_cache, y)
 
 
 @helper
@@ -104,8 +86,7 @@ def differentiate(
     dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, dx: Array
 ) -> None:
     """Fill dx = (dy + (a + b*(x - mean_hi)*power))*scale*power in the region."""
-    flat_dy, flat_x, flat_dx = dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
-    _fill(input_gradient, flat_dy, flat_x, grid, region, coefficients, past_cache, flat_dx)
+    _fill(input_gradient, dy, x, grid, region, coefficients, past_cache, dx)
 
 
 @helper
@@ -113,9 +94,58 @@ def differentiate_share(
     dy: Array, x: Array, threads: int, thread: int, coefficients: Array, past_cache: bool, dx: Array
 ) -> None:
     """Fill a thread's share of dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
-    grid, flat_dy, flat_x, flat_dx = make_grid(x.shape), dy.reshape(x.size), x.reshape(x.size), dx.reshape(x.size)
+    _fill_share(input_gradient, dy, x, threads, thread, coefficients, past_cache, dx)
+
+
+@inlined
+def _add(
+    terms: Terms,
+    dy: Array,
+    x: Array,
+    threads: int,
+    thread: int,
+    first: int,
+    last: int,
+    shift: Array,
+    partial: Array,
+) -> None:
+    """Make a thread's share of the sums of a and a*b, the `terms` of dy, x and shift."""
+    (grid, plan), flat_dy, flat_x = plan_of(x, threads), dy.reshape(x.size), x.reshape(x.size)
+    tasks, end = task_share(grid, plan, threads, thread, last - first)
+    for task in range(tasks, end):
+        chunk, region = task_region(grid, plan, first, last, task)
+        sums, offset = _start(x, grid, region, partial[chunk])
+        ahead = by_run.read_ahead(grid, region)
+        _reduce(terms, flat_dy, flat_x, grid, region, ahead, shift, sums, offset)
+        _finish(x, grid, region, sums, partial[chunk])
+
+
+@inlined
+def _fill(
+    values: Values, dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, out: Array
+) -> None:
+    """Fill the region of out with the values of dy and x."""
+    flat_dy, flat_x, flat_out = dy.reshape(x.size), x.reshape(x.size), out.reshape(x.size)
+    for span in range(span_count(grid, region)):
+        i, end = span_bounds(grid, region, span, x.size)
+        _sweep(values, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_out)
+
+
+@inlined
+def _fill_share(
+    values: Values,
+    dy: Array,
+    x: Array,
+    threads: int,
+    thread: int,
+    coefficients: Array,
+    past_cache: bool,
+    out: Array,
+) -> None:
+    """Fill a thread's share of out with the values of dy and x."""
+    grid, flat_dy, flat_x, flat_out = make_grid(x.shape), dy.reshape(x.size), x.reshape(x.size), out.reshape(x.size)
     i, end = share(x.size, threads, thread)
-    _sweep(input_gradient, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_dx)
+    _sweep(values, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_out)
     fence()
 
 
@@ -128,7 +158,13 @@ def _start(x: Array, grid: Grid, region: Region, partial: Array) -> tuple[Array,
     if grid.by_column and grid.columns == grid.feature:
         partial[:, region.first : region.last] = 0.0
         return partial, region.first
-    return new_sums((region.last - region.first) * (grid.fold * grid.inner if grid.by_column else LANES), x), signed(0)
+    return new_sums((region.last - region.first) * _sum_columns(grid), x), signed(0)
+
+
+@helper
+def _sum_columns(grid: Grid) -> int:
+    """Return how many columns of sums each feature has."""
+    return grid.fold * grid.inner if grid.by_column else LANES
 
 
 @inlined
@@ -149,16 +185,6 @@ def _finish(x: Array, grid: Grid, region: Region, sums: Array, partial: Array) -
         by_run.fold_sums(x, region, sums, partial)
     elif grid.columns > grid.feature:
         by_column.fold_sums(x, grid, sums, partial)
-
-
-@inlined
-def _fill(
-    values: Values, dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, out: Array
-) -> None:
-    """Fill the region of out with the values of dy and x."""
-    for span in range(span_count(grid, region)):
-        i, end = span_bounds(grid, region, span, x.size)
-        _sweep(values, dy, x, grid, i, end, coefficients, past_cache, out)
 
 
 @inlined

@@ -6,7 +6,7 @@ which saves that read, a third of an inference's traffic; results that will stay
 
 from llvmlite.binding import get_host_cpu_name
 
-from bnnumba._jit import SETTINGS, helper, inlined
+from bnnumba._jit import PAST_CACHE_SETTING, helper, inlined
 from bnnumba._types import Array, Vector
 from bnnumba.kernels.simd import CAN_STREAM, same_start, store, stream, to_line
 
@@ -14,7 +14,7 @@ from bnnumba.kernels.simd import CAN_STREAM, same_start, store, stream, to_line
 # of 32 MiB for 8 cores takes ordinary stores at 85 to 150 GB/s, others at 55. Emerald Rapids, of one design with
 # Sapphire Rapids: from beyond the L2 cache, ordinary stores reach 55 GB/s, others 72, however large the L3 cache is.
 MEASURED = {"znver4": 20 * 2**20, "emeraldrapids": 3 * 2**20, "sapphirerapids": 3 * 2**20}
-PAST_CACHE_BYTES = int(SETTINGS["BNNUMBA_PAST_CACHE_BYTES"] or MEASURED.get(get_host_cpu_name(), 20 * 2**20))
+PAST_CACHE_BYTES = int(PAST_CACHE_SETTING or MEASURED.get(get_host_cpu_name(), 20 * 2**20))
 
 
 @helper
