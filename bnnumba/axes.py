@@ -92,11 +92,11 @@ def empty_like(x: Array) -> Array:
 
 
 def flat(array: Array) -> Array:
-    """A feature-shaped array, flat, contiguous and native, in its own dtype; a view where there is one."""
+    """A feature-shaped array, flat, contiguous and native, in its own dtype: itself, or a view, where it is so."""
     array = _base_class(array)
     if not _plain(array):
         array = np.array(array, dtype=_native(array), order="C")
-    return array.reshape(array.size)
+    return array if array.ndim == 1 else array.reshape(array.size)
 
 
 def flat_double(array: Array) -> Array:

@@ -286,24 +286,22 @@ def update_moving(
         If an argument is not as above; nothing has then been written.
     """
     checks.moments("moments", moments, Moments)
-    move(moving_mean, moving_var, moments, checks.momentum(momentum), checks.ddof(ddof))
+    momentum, ddof, shape = checks.momentum(momentum), checks.ddof(ddof), moments.mean.shape
+    moving_mean = checks.moving("moving_mean", moving_mean, shape)
+    moving_var = checks.moving("moving_var", moving_var, shape)
+    checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
+    checks.apart("moving_var", moving_var, [("moments.mean", moments.mean)])
+    move(moving_mean, moving_var, moments, momentum, ddof)
 
 
 def move(moving_mean: Array, moving_var: Array, moments: Moments, momentum: float, ddof: int) -> None:
-    """Do what `update_moving` does, for moments that `batch_norm` made, and a momentum and ddof that were checked."""
-    shape = moments.mean.shape
-    moving_mean, moving_var = (
-        checks.moving("moving_mean", moving_mean, shape),
-        checks.moving("moving_var", moving_var, shape),
-    )
-    checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
-    checks.apart("moving_var", moving_var, [("moments.mean", moments.mean)])
+    """Do what `update_moving` does, for arguments that were checked."""
     flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
     serial.update_moving(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
     for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
-        if not np.may_share_memory(moving, result):
-            moving[...] = result.reshape(shape)
+        if result is not moving:
+            moving[...] = result.reshape(moving.shape)
 
 
 def _form_for(x: Array, least: int = THREADED_BYTES) -> ModuleType:

