@@ -8,8 +8,8 @@ from bnnumba.kernels.grid import Grid, Region, make_grid, span_bounds, span_coun
 from bnnumba.kernels.plan import block_count, block_region, block_shape, plan_of, share, task_region, task_share
 from bnnumba.kernels.simd import LANES, fence, line_start
 
-# Elements: a sweep takes these last first, as the sums before it have just brought the last into the cache. (4096, 256)
-# is faster by 12 %, larger data as fast.
+# A sweep goes from last to first, as the sums before it have just brought the last into the cache, in turns of so many
+# elements, or span by span. Backward of (4096, 256) is faster by 12 %, of (32, 64, 112, 112) by 14 %.
 TURN = 2**17
 
 # Data is flattened once for many regions: counting references to an array waits for all stores past the cache.
@@ -130,8 +130,9 @@ def _fill(
 ) -> None:
     """Fill the region of out with the values of dy and x."""
     flat_dy, flat_x, flat_out = dy.reshape(x.size), x.reshape(x.size), out.reshape(x.size)
-    for span in range(span_count(grid, region)):
-        i, end = span_bounds(grid, region, span, x.size)
+    spans = span_count(grid, region)
+    for turn in range(spans):
+        i, end = span_bounds(grid, region, spans - 1 - turn, x.size)
         _sweep(values, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_out)
 
 
