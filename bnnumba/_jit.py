@@ -54,8 +54,7 @@ def compile_form(
     """Compile a module's kernels, each written once with `prange`: the serial form, or, given that, the threaded one.
 
     Kernels that call each other find each other in their own form; `group_NAME` is the serial form of NAME in either.
-    In the serial form `prange` is `range`, and `thread_count()` is 1. It releases the GIL; the threaded form keeps it,
-    because two Python threads at once in Numba's workqueue layer abort the process.
+    In the serial form `prange` is `range`, and `thread_count()` is 1. Both release the GIL.
     """
     threaded = serial is not None
     namespace = dict(vars(module))
@@ -69,7 +68,7 @@ def compile_form(
         # The cache's file is named by this: both forms need their own, and so does every state of the sources.
         form.__qualname__ = f"{name}_{'threaded' if threaded else 'serial'}_{_SOURCES}"
         parallel = _PRANGE_ONLY if threaded and "prange" in written.__code__.co_names else False
-        namespace[name] = numba.njit(parallel=parallel, nogil=not threaded, cache=True, **_COMMON)(form)
+        namespace[name] = numba.njit(parallel=parallel, nogil=True, cache=True, **_COMMON)(form)
         namespace[f"group_{name}"] = serial[name] if serial else namespace[name]
     return {name: namespace[name] for name in names}
 

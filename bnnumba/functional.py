@@ -1,17 +1,12 @@
 """The public functions: check, view, kernel, restore."""
 
-from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 
-from bnnumba import axes, checks
+from bnnumba import axes, checks, forms
 from bnnumba._types import Array
-from bnnumba.kernels import serial, threaded
-
-# Of x: less work than that is done sooner than two threads are woken, as they measured it; sums wake them twice.
-THREADED_BYTES = 2**19
-THREADED_NORMALIZE_BYTES = 2**18
+from bnnumba.kernels import serial
 
 
 class Moments(NamedTuple):
@@ -62,7 +57,7 @@ def moments(x: Array, feature_axis: int | tuple[int, ...] = -1) -> Moments:
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
-    mean, var = _form_for(x).moments(view.of(x))
+    mean, var = forms.moments(view.of(x))
     return Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
 
 
@@ -149,7 +144,7 @@ def normalize(
     others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
     y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, others)
     result = view.for_result(y)
-    _form_for(x, THREADED_NORMALIZE_BYTES).normalize(view.of(x), *statistics, scale, shift, epsilon, result)
+    forms.normalize(view.of(x), *statistics, scale, shift, epsilon, result)
     return view.deliver(result, y)
 
 
@@ -193,7 +188,7 @@ def batch_norm(
     epsilon = checks.epsilon(epsilon)
     y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, {"gamma": gamma, "beta": beta})
     result = view.for_result(y)
-    mean, var = _form_for(x).batch_norm(view.of(x), scale, shift, epsilon, result)
+    mean, var = forms.batch_norm(view.of(x), scale, shift, epsilon, result)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
 
 
@@ -249,21 +244,26 @@ def batch_norm_backward(
     scale = view.parameter("gamma", gamma, 1.0)
     epsilon = checks.epsilon(epsilon)
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
-    form = _form_for(x)
     if not needs_dx:
         checks.no_output(out)
-        dgamma, dbeta = form.gradient_sums(view.of(dy), view.of(x), *statistics, epsilon)
+        dgamma, dbeta = forms.gradient_sums(view.of(dy), view.of(x), *statistics, epsilon)
         return Gradients(None, view.unflatten(dgamma), view.unflatten(dbeta))
     others = {"mean": mean, "var": var, "gamma": gamma}
     dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
     result = view.for_result(dx)
-    kernel = form.frozen_backward if frozen else form.batch_norm_backward
+    kernel = forms.frozen_backward if frozen else forms.batch_norm_backward
     dgamma, dbeta = kernel(view.of(dy), view.of(x), *statistics, scale, epsilon, result)
     return Gradients(view.deliver(result, dx), view.unflatten(dgamma), view.unflatten(dbeta))
 
 
 def update_moving(
-    moving_mean: Array, moving_var: Array, moments: Moments, momentum: float = 0.99, *, ddof: int = 0
+    moving_mean: Array,
+    moving_var: Array,
+    moments: Moments,
+    momentum: float = 0.99,
+    *,
+    ddof: int = 0,
+    skip_nonfinite: bool = False,
 ) -> None:
     """Move the moving statistics towards the batch's, in place.
 
@@ -279,6 +279,9 @@ def update_moving(
     ddof : 0 or 1
         0: the batch's variance is the population one, as in Keras, ONNX and Flax. 1: it is multiplied by
         count/max(count - 1, 1), as in PyTorch, TensorFlow's fused op and cuDNN.
+    skip_nonfinite : bool
+        True leaves the features as they were whose batch mean or variance is NaN or infinite. False lets these in, as
+        in Keras.
 
     Raises
     ------
@@ -287,23 +290,29 @@ def update_moving(
     """
     checks.moments("moments", moments, Moments)
     momentum, ddof, shape = checks.momentum(momentum), checks.ddof(ddof), moments.mean.shape
+    skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
     moving_mean = checks.moving("moving_mean", moving_mean, shape)
     moving_var = checks.moving("moving_var", moving_var, shape)
     checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
     checks.apart("moving_var", moving_var, [("moments.mean", moments.mean)])
-    move(moving_mean, moving_var, moments, momentum, ddof)
+    move(moving_mean, moving_var, moments, momentum, ddof, skip_nonfinite)
 
 
-def move(moving_mean: Array, moving_var: Array, moments: Moments, momentum: float, ddof: int) -> None:
+def move(
+    moving_mean: Array, moving_var: Array, moments: Moments, momentum: float, ddof: int, skip_nonfinite: bool
+) -> None:
     """Do what `update_moving` does, for arguments that were checked."""
     flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
-    serial.update_moving(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
+    finite = np.isfinite(batch_mean) & np.isfinite(batch_var) if skip_nonfinite else None
+    if finite is not None and not finite.all():
+        moved_mean, moved_var = flat_mean[finite], flat_var[finite]
+        serial.update_moving(
+            moved_mean, moved_var, batch_mean[finite], batch_var[finite], int(moments.count), momentum, ddof
+        )
+        flat_mean[finite], flat_var[finite] = moved_mean, moved_var
+    else:
+        serial.update_moving(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
     for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
         if result is not moving:
             moving[...] = result.reshape(moving.shape)
-
-
-def _form_for(x: Array, least: int = THREADED_BYTES) -> ModuleType:
-    """The kernels in the form that is faster for x; their bits are the same."""
-    return threaded if x.nbytes >= least else serial

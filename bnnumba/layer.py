@@ -42,6 +42,9 @@ class BatchNormalization:
         Of the variance that goes into the moving one: 0 as in Keras, 1 as in PyTorch.
     dtype : float32 or float64
         Of gamma and beta. y always has x's dtype.
+    skip_nonfinite : bool
+        Whether moving statistics stay as they are for features whose batch mean or variance is NaN or infinite. False
+        lets these in, as in Keras.
 
     Attributes
     ----------
@@ -72,6 +75,7 @@ class BatchNormalization:
         *,
         ddof: int = 0,
         dtype: Any = "float32",
+        skip_nonfinite: bool = False,
     ) -> None:
         self.axis = checks.axis("axis", axis)
         self.momentum = checks.momentum(momentum)
@@ -86,6 +90,7 @@ class BatchNormalization:
         )
         self.ddof = checks.ddof(ddof)
         self.dtype = checks.dtype(dtype)
+        self.skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
         self.trainable = True
         self.gamma: Array | None = None
         self.beta: Array | None = None
@@ -136,7 +141,7 @@ class BatchNormalization:
             moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
             moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
             y, moments = batch_norm(x, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
-            move(moving_mean, moving_variance, moments, self.momentum, self.ddof)
+            move(moving_mean, moving_variance, moments, self.momentum, self.ddof, self.skip_nonfinite)
             self._saved = _Saved(x, moments.mean, moments.var, frozen=False)
             return y
         assert self.moving_mean is not None
@@ -202,6 +207,7 @@ class BatchNormalization:
             "moving_variance_initializer": self.moving_variance_initializer,
             "ddof": self.ddof,
             "dtype": self.dtype.name,
+            "skip_nonfinite": self.skip_nonfinite,
         }
 
     @classmethod

@@ -17,6 +17,7 @@ def run_python(*arguments, **environment):
         capture_output=True,
         text=True,
         check=False,
+        timeout=1200,  # a pool waits for ever for a worker that was killed
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Numba" not in done.stderr, done.stderr

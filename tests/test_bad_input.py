@@ -138,6 +138,7 @@ FUNCTIONS = {
         "moments": BAD_MOMENTS,
         "momentum": BAD_MOMENTUM,
         "ddof": BAD_DDOF,
+        "skip_nonfinite": BAD_FLAG,
     },
 }  # fmt: skip
 CASES = [
@@ -155,7 +156,7 @@ def right_arguments(function, names):
         "x": memory[:4], "dy": floats(), "out": np.zeros(SHAPE, np.float32), "feature_axis": -1, "epsilon": 1e-3,
         "mean": F.copy(), "var": F.copy(), "gamma": features[:3], "beta": F.copy(), "frozen": False, "needs_dx": True,
         "moving_mean": F.copy(), "moving_var": F.copy(), "moments": moments_of(F.copy(), F.copy()), "momentum": 0.9,
-        "ddof": 0, "a": moments_of(F.copy(), F.copy()), "b": moments_of(F.copy(), F.copy()),
+        "ddof": 0, "skip_nonfinite": False, "a": moments_of(F.copy(), F.copy()), "b": moments_of(F.copy(), F.copy()),
     }  # fmt: skip
     return {name: known[name] for name in names}, {"memory": memory}
 
@@ -221,6 +222,7 @@ CONSTRUCTOR = {
     "ddof": BAD_DDOF,
     "center": BAD_FLAG,
     "scale": BAD_FLAG,
+    "skip_nonfinite": BAD_FLAG,
     "dtype": BAD_DTYPE,
     **dict.fromkeys(INITIALIZERS, BAD_INITIALIZER),
 }

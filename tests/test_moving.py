@@ -50,3 +50,38 @@ def test_moving_arrays_of_any_strides_and_byte_order():
         mean.flags.writeable = True
         bnnumba.update_moving(mean, np.ones((2, 3), np.float32), moments)
         assert (mean == expected).all()
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(3,), (3, 2)])
+def test_nonfinite_batches_are_skipped_on_demand(poison, shape):
+    """The poisoned features stay, bit for bit; the others move as they would without them."""
+    axes = tuple(range(1, 1 + len(shape)))
+    x = problem((9, *shape), axes, offset=1.0).x
+    clean = bnnumba.moments(x, axes)
+    x[4, 1] = poison
+    poisoned = bnnumba.moments(x, axes)
+    for dtype in FLOATS:
+        expected, found, default = ([np.full(shape, 0.3, dtype), np.full(shape, 0.7, dtype)] for _ in range(3))
+        bnnumba.update_moving(*expected, clean, 0.9)
+        bnnumba.update_moving(*found, poisoned, 0.9, skip_nonfinite=True)
+        bnnumba.update_moving(*default, poisoned, 0.9)
+        for moved, skipped, lost, start in zip(expected, found, default, (0.3, 0.7), strict=True):
+            moved[1] = start
+            np.testing.assert_array_equal(skipped, moved, strict=True)
+            assert not np.isfinite(lost[1]).any()
+
+
+def test_layer_skips_nonfinite_batches_on_demand():
+    x = problem((9, 3)).x
+    x[4, 1] = np.nan
+    for skip in (False, True):
+        layer = bnnumba.BatchNormalization(skip_nonfinite=skip)
+        y = layer(x, training=True)
+        assert np.isnan(y[:, 1]).all()
+        assert np.isfinite(y[:, [0, 2]]).all()
+        for moving, start in ((layer.moving_mean, 0.0), (layer.moving_variance, 1.0)):
+            assert moving[1] == start if skip else np.isnan(moving[1])
+            assert np.isfinite(moving[[0, 2]]).all()
+            assert (moving[[0, 2]] != start).all()
+        assert layer.get_config()["skip_nonfinite"] is skip

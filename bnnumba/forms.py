@@ -1,0 +1,62 @@
+"""The kernels that `functional` calls, each in the form that is faster, and safe at that moment, with the same bits.
+
+Threads go to one call at a time. A call that finds them taken runs without: its own thread is a core's work already,
+and Numba's workqueue layer aborts a process in which two calls launch threads at once.
+"""
+
+import os
+from collections.abc import Callable
+from threading import Lock
+from typing import Any
+
+import numba
+
+from bnnumba.kernels import serial, threaded
+
+# Of x: less work than that is done sooner than two threads are woken, as they measured it; sums wake them twice.
+THREADED_BYTES = 2**19
+THREADED_NORMALIZE_BYTES = 2**18
+
+# Numba's layers whose threads a forked child may start anew; its OpenMP layer ends the child with SIGTERM instead.
+FORK_SAFE_LAYERS = ("tbb", "workqueue")
+
+_threads_free = Lock()
+_threads_lost = False
+
+
+def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
+    """A kernel in either form, whose first argument is an array of the data; threaded where that has `least` bytes."""
+    alone, together = getattr(serial, name), getattr(threaded, name)
+
+    def kernel(*arguments: Any) -> Any:
+        if arguments[0].nbytes < least or _threads_lost or not _threads_free.acquire(blocking=False):
+            return alone(*arguments)
+        try:
+            return together(*arguments)
+        finally:
+            _threads_free.release()
+
+    return kernel
+
+
+moments = _either_form("moments")
+normalize = _either_form("normalize", THREADED_NORMALIZE_BYTES)
+batch_norm = _either_form("batch_norm")
+gradient_sums = _either_form("gradient_sums")
+batch_norm_backward = _either_form("batch_norm_backward")
+frozen_backward = _either_form("frozen_backward")
+
+
+def _begin_child() -> None:
+    """In a forked child: its parent's threads are not there, nor the thread that may have held the lock."""
+    global _threads_free, _threads_lost  # noqa: PLW0603  # facts of the process
+    _threads_free = Lock()
+    try:
+        layer = numba.threading_layer()
+    except ValueError:  # nothing has started Numba's threads yet: the child may
+        return
+    _threads_lost = layer not in FORK_SAFE_LAYERS
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_begin_child)
