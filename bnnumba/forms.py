@@ -17,7 +17,7 @@ from bnnumba.kernels import serial, threaded
 THREADED_BYTES = 2**19
 THREADED_NORMALIZE_BYTES = 2**18
 
-# Numba's layers whose threads a forked child may start anew; its OpenMP layer ends the child with SIGTERM instead.
+# Numba's layers whose threads a forked child may start anew; its OpenMP layer ends or blocks the child instead.
 FORK_SAFE_LAYERS = ("tbb", "workqueue")
 
 _threads_free = Lock()
