@@ -11,6 +11,8 @@ import numba
 import numpy as np
 from numba import types
 
+from bnnumba._cache import cache_for
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 # An option left out is inherited from whichever caller compiles the kernel first: a user's fastmath=True would make
@@ -68,7 +70,9 @@ def compile_form(
         # The cache's file is named by this: both forms need their own, and so does every state of the sources.
         form.__qualname__ = f"{name}_{'threaded' if threaded else 'serial'}_{_SOURCES}"
         parallel = _PRANGE_ONLY if threaded and "prange" in written.__code__.co_names else False
-        namespace[name] = numba.njit(parallel=parallel, nogil=True, cache=True, **_COMMON)(form)
+        namespace[name] = numba.njit(parallel=parallel, nogil=True, **_COMMON)(form)
+        if not numba.config.DISABLE_JIT:
+            namespace[name]._cache = cache_for(form)  # what njit(cache=True) sets
         namespace[f"group_{name}"] = serial[name] if serial else namespace[name]
     return {name: namespace[name] for name in names}
 

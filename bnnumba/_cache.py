@@ -1,0 +1,44 @@
+"""Numba's disk cache for the kernels; where the disk fails it, kernels are compiled anew, and a warning says so."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from numba.core.caching import FunctionCache, NullCache
+
+
+class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
+    """Numba's own cache lets a damaged or unwriteable file end the call that wanted the kernel."""
+
+    def load_overload(self, signature: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(signature, target_context)
+        except Exception as error:  # a damaged pickle may raise any
+            _warn(f"a cached kernel cannot be read ({error!r}) and is compiled anew")
+            self._drop_index()
+            return None
+
+    def save_overload(self, signature: Any, data: Any) -> None:
+        try:
+            super().save_overload(signature, data)
+        except OSError as error:
+            _warn(f"a compiled kernel cannot be cached ({error!r})")
+
+    def _drop_index(self) -> None:
+        try:
+            self.flush()
+        except OSError as error:
+            _warn(f"a damaged cache cannot be replaced ({error!r})")
+
+
+def cache_for(function: Callable[..., Any]) -> Any:
+    """The cache of a dispatcher, in the first directory that can be written to; none at all where there is none."""
+    try:
+        return _KernelCache(function)
+    except (RuntimeError, OSError):  # no place is writeable; or the one that NUMBA_CACHE_DIR names cannot be
+        _warn("no directory can hold compiled kernels, which every process then compiles anew")
+        return NullCache()
+
+
+def _warn(trouble: str) -> None:
+    warnings.warn(f"bnnumba: {trouble}; NUMBA_CACHE_DIR names a directory for them", RuntimeWarning, stacklevel=3)
