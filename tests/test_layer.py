@@ -276,3 +276,14 @@ def test_copies(duplicate):
 def test_repr_names_what_is_not_the_default():
     assert repr(BatchNormalization()) == "BatchNormalization()"
     assert repr(BatchNormalization(1, ddof=1)) == "BatchNormalization(axis=1, ddof=1)"
+
+
+def test_output_that_finds_no_memory_leaves_the_state():
+    layer, p = built()
+    layer(p.x, training=True)
+    before = layer.get_weights()
+    with pytest.raises(MemoryError):
+        layer(np.broadcast_to(p.x[:1], (2**45, *p.x.shape[1:])), training=True)
+    for weight, kept in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, kept, strict=True)
+    assert layer.backward(p.dy).shape == p.x.shape  # of the call that succeeded
