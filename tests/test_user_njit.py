@@ -65,3 +65,30 @@ def test_a_callers_fastmath_does_not_reach_the_kernels():
     x[3, 1, 0] = np.nan
     mean, var = moments(x)
     assert list(np.isnan(mean)) == list(np.isnan(var)) == [False, True, False]
+
+
+FASTMATH_FIRST = """
+import numpy as np
+from numba import njit
+import bnnumba
+from bnnumba.kernels import serial, threaded
+
+@njit(fastmath=True)
+def both(x):
+    return serial.moments(x), threaded.moments(x)
+
+x = np.ones((20, 3, 1))
+x[3, 1, 0] = np.nan
+if {by_user_first}:
+    both(x)
+for mean, var in (serial.moments(x), threaded.moments(x), bnnumba.moments(x, 1)[:2], *both(x)):
+    assert list(np.isnan(mean)) == list(np.isnan(var)) == [False, True, False]
+print(sum(serial.moments.stats.cache_hits.values()) > 0)
+"""
+
+
+def test_kernels_first_compiled_for_fastmath_are_unharmed(tmp_path):
+    """In the process whose fastmath caller compiled them first, and in the next, from the cache."""
+    for by_user_first, cached in ((True, "False"), (False, "True")):
+        code = FASTMATH_FIRST.format(by_user_first=by_user_first)
+        assert run_python("-c", code, NUMBA_CACHE_DIR=str(tmp_path)).strip() == cached
