@@ -19,14 +19,18 @@ OURS = """
 from tests.hostile_processes import PROBLEMS, step
 ours = lambda: [step(*each) for each in PROBLEMS]
 """
-AFTER = f"{{other}}\nfirst = work(){OURS}found = ours(); work(); assert ours() == found\nprint(found)"
+AFTER = f"{{other}}\nwork(){OURS}found = ours(); work(); assert ours() == found\nprint(found)"
 BEFORE = f"{OURS}found = ours()\n{{other}}\nwork(); assert ours() == found; work()\nprint(found)"
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return run_python("-c", f"{OURS}print(ours())")
 
 
 @pytest.mark.parametrize("order", [AFTER, BEFORE], ids=["used before us", "used after us"])
 @pytest.mark.parametrize("library", WORK)
-def test_same_bits_beside(library, order):
+def test_same_bits_beside(library, order, alone):
     if not find_spec(library):
         pytest.skip(f"{library} is not installed")
-    alone = run_python("-c", f"{OURS}print(ours())")
     assert run_python("-c", order.format(other=WORK[library])) == alone
