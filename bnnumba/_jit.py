@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar
@@ -12,6 +12,7 @@ import numpy as np
 from numba import types
 
 from bnnumba._cache import cache_for
+from bnnumba._linking import LinkedOnly
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -21,12 +22,13 @@ _COMMON = MappingProxyType(
     {
         "fastmath": False,  # reassociation would tie the bits to the vector width, contraction to the code path
         "error_model": "numpy",  # a division by zero is inf or NaN, as in NumPy, and costs no branch
+        "nogil": True,  # other Python threads go on meanwhile
     }
 )
 
 
-# What only kernels call needs no entry points for Python and C; making them is a quarter of its compile time.
-_INTERNAL = MappingProxyType({**_COMMON, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
+# What only kernels call needs no entry points for Python and C.
+_INTERNAL = MappingProxyType({**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
 # Numba would also thread array expressions, down to a small np.zeros, at the price of a region each.
@@ -36,8 +38,7 @@ _PRANGE_ONLY = {"prange": True, **dict.fromkeys(_ARRAY_EXPRESSIONS, False)}
 
 def helper(function: F) -> F:
     """Compile a function that only kernels call."""
-    compiled: F = numba.njit(**_INTERNAL)(function)
-    return compiled
+    return _linked(function)
 
 
 def inlined(function: F) -> F:
@@ -46,51 +47,56 @@ def inlined(function: F) -> F:
     Then constants fold and vectors stay in registers; and a function passed to it leaves no address behind, which would
     keep its callers out of the disk cache.
     """
-    compiled: F = numba.njit(forceinline=True, **_INTERNAL)(function)
+    return _linked(function, forceinline=True)
+
+
+def loop(function: F) -> F:
+    """Compile an `inlined` function that makes no array and returns none: it counts no references to its arguments.
+
+    Each count is an atomic instruction, which waits for all stores past the cache.
+    """
+    return _linked(function, forceinline=True, _nrt=False)
+
+
+def _linked(function: F, **options: Any) -> F:
+    compiled: Any = numba.njit(pipeline_class=LinkedOnly, **_INTERNAL, **options)(function)
+    if not numba.config.DISABLE_JIT:
+        # Numba would compile it once more for each literal argument; inlined, constants fold all the same.
+        template = compiled.get_call_template
+        compiled.get_call_template = lambda args, kws: template([types.unliteral(each) for each in args], kws)
+    linked: F = compiled
+    return linked
+
+
+def region(function: F) -> F:
+    """Compile a function with a `prange` that kernels call: the one kind that launches threads."""
+    compiled: F = numba.njit(parallel=_PRANGE_ONLY, **_INTERNAL)(function)
     return compiled
 
 
-def compile_form(
-    module: ModuleType, names: Iterable[str], serial: Mapping[str, Callable[..., Any]] | None = None
-) -> dict[str, Callable[..., Any]]:
-    """Compile a module's kernels, each written once with `prange`: the serial form, or, given that, the threaded one.
+def compile_form(module: ModuleType, names: Iterable[str], form: str, **own: Any) -> dict[str, Callable[..., Any]]:
+    """Compile a module's kernels, each written once, in a form: with functions of its `own` in place of the module's.
 
-    Kernels that call each other find each other in their own form; `group_NAME` is the serial form of NAME in either.
-    In the serial form `prange` is `range`, and `thread_count()` is 1. Both release the GIL.
+    Kernels that call each other find each other in their own form, to be linked in.
     """
-    threaded = serial is not None
-    namespace = dict(vars(module))
-    if not threaded:
-        namespace["thread_count"] = _one
+    namespace = {**vars(module), **own}
+    kernels = {}
     for name in names:
         written = namespace[name]
-        form = FunctionType(written.__code__, namespace, name)
-        form.__doc__ = written.__doc__
-        form.__module__ = written.__module__
+        function = FunctionType(written.__code__, namespace, name)
+        function.__doc__ = written.__doc__
+        function.__module__ = written.__module__
         # The cache's file is named by this: both forms need their own, and so does every state of the sources.
-        form.__qualname__ = f"{name}_{'threaded' if threaded else 'serial'}_{_SOURCES}"
-        parallel = _PRANGE_ONLY if threaded and "prange" in written.__code__.co_names else False
-        namespace[name] = numba.njit(parallel=parallel, nogil=True, **_COMMON)(form)
+        function.__qualname__ = f"{name}_{form}_{_SOURCES}"
+        kernels[name] = numba.njit(**_COMMON)(function)
         if not numba.config.DISABLE_JIT:
-            namespace[name]._cache = cache_for(form)  # what njit(cache=True) sets
-        namespace[f"group_{name}"] = serial[name] if serial else namespace[name]
-    return {name: namespace[name] for name in names}
+            kernels[name]._cache = cache_for(function)  # what njit(cache=True) sets
+        namespace[name] = helper(function)
+    return kernels
 
 
-# A prange index is unsigned: mixed with a signed integer, it would become a float. And a literal passed to a kernel
-# compiles it once more.
+# A prange index is unsigned: mixed with a signed integer, it would become a float. And a literal is a type of its own.
 signed: Callable[[int], Any] = np.int64
-
-
-@helper
-def _one() -> Any:
-    return signed(1)
-
-
-# Numba's own get_num_threads, called in a kernel, keeps it out of the disk cache; the symbol behind it does not.
-thread_count: Callable[[], int] = (
-    _one if numba.config.DISABLE_JIT else types.ExternalFunction("get_num_threads", types.intp())
-)
 
 
 PAST_CACHE_SETTING = os.environ.get("BNNUMBA_PAST_CACHE_BYTES", "")  # compiled into the kernels
@@ -103,7 +109,7 @@ def _digest_of_sources() -> str:
     file compiles its callers anew.
     """
     folder = Path(__file__).parent
-    sources = [Path(__file__), *sorted((folder / "kernels").glob("*.py"))]
+    sources = [Path(__file__), folder / "_linking.py", *sorted((folder / "kernels").glob("*.py"))]
     contents = [PAST_CACHE_SETTING.encode(), *(source.read_bytes() for source in sources)]
     return hashlib.sha256(b"".join(contents)).hexdigest()[:8]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, models, overload, register_model
+from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
 LANES = 16
 LINE = 64  # bytes of a cache line
@@ -312,18 +312,13 @@ def any_lane(typing_context: Any, mask: Any) -> Any:
 
 
 def _arithmetic(symbol: Callable[..., Any], instruction: str) -> None:
-    @intrinsic
-    def lanewise(typing_context: Any, a: Any, b: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return getattr(builder, instruction)(*arguments)
+    @type_callable(symbol)
+    def typed(context: Any) -> Any:
+        return lambda a, b: a if isinstance(a, VectorType) and a == b else None
 
-        return a(a, a), generate
-
-    @overload(symbol, strict=False)
-    def typed(a: Any, b: Any) -> Any:
-        if isinstance(a, VectorType) and a == b:
-            return lambda a, b: lanewise(a, b)
-        return None
+    @lower_builtin(symbol, VectorType, VectorType)
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return getattr(builder, instruction)(*arguments)
 
 
 _arithmetic(operator.add, "fadd")

@@ -3,7 +3,7 @@
 Arrays are flat. Rows are streamed in memory order, because walking down a few columns defeats the prefetcher.
 """
 
-from bnnumba._jit import helper, inlined
+from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Coefficients, Terms, Values
 from bnnumba.kernels.formulas import FLOAT32, accumulate, add_1, add_4, get_sums, put_sums
 from bnnumba.kernels.grid import Grid, Region
@@ -13,7 +13,7 @@ from bnnumba.kernels.stores import lead, put
 TILE = 512  # columns: their sums stay in the first cache beside the data
 
 
-@inlined
+@loop
 def reduce(
     terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift: Array, sums: Array, offset: int
 ) -> None:
@@ -41,7 +41,7 @@ def reduce(
             r += 1
 
 
-@inlined
+@loop
 def _add_rows(
     terms: Terms, dy: Array, x: Array, i: int, columns: int, n: int, shift: Array, c: int, sums: Array, j: int
 ) -> None:
@@ -70,7 +70,7 @@ def fold_sums(x: Array, grid: Grid, sums: Array, partial: Array) -> None:
                     c += 1
 
 
-@inlined
+@loop
 def sweep(
     values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
 ) -> None:
@@ -91,7 +91,7 @@ def sweep(
         put(out, i, end - i, False, values(dy, x, i, end - i, _of_columns(coefficients, c, end - i)))
 
 
-@inlined
+@loop
 def _of_columns(coefficients: Array, c: int, n: int) -> Coefficients:
     width = coefficients.shape[1]
     return (

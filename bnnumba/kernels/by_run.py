@@ -1,6 +1,6 @@
 """Loops over data whose features own runs of at least a vector (see `grid`). Arrays are flat."""
 
-from bnnumba._jit import helper, inlined
+from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Coefficients, Terms, Values
 from bnnumba.kernels.formulas import FLOAT32, add_1, add_4, fold_sum, get_sums, put_sums
 from bnnumba.kernels.grid import Grid, Region
@@ -17,7 +17,7 @@ def read_ahead(grid: Grid, region: Region) -> int:
     return AHEAD if row > 2 * AHEAD else grid.feature * grid.inner
 
 
-@inlined
+@loop
 def reduce(
     terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, ahead: int, shift: Array, sums: Array, offset: int
 ) -> None:
@@ -54,7 +54,7 @@ def fold_sums(x: Array, region: Region, sums: Array, partial: Array) -> None:
             partial[2, f], partial[3, f] = less_a, less_ab
 
 
-@inlined
+@loop
 def sweep(
     values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
 ) -> None:
@@ -81,7 +81,7 @@ def sweep(
         n = min(LANES, end - i)
 
 
-@inlined
+@loop
 def _of_feature(coefficients: Array, f: int) -> Coefficients:
     return (
         splat(coefficients[0, f]),

@@ -1,9 +1,8 @@
 """The equations, each written once: sums of vectors, and coefficients of features."""
 
 import numpy as np
-from numba import literal_unroll
 
-from bnnumba._jit import helper, inlined
+from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Coefficients, Sums, Terms, Vector
 from bnnumba.kernels.simd import (
     LANES,
@@ -31,7 +30,7 @@ FLOAT32 = np.dtype(np.float32)
 # ---- sums: each pass adds up a and a*b
 
 
-@inlined
+@loop
 def moment_terms(dy: Array, x: Array, i: int, n: int, ahead: int, shift: Vector) -> tuple[Vector, Vector]:
     """The pair (d, d) with d = x - shift: sums of d and d*d. What is `ahead` is fetched."""
     prefetch(x, i + ahead)
@@ -39,7 +38,7 @@ def moment_terms(dy: Array, x: Array, i: int, n: int, ahead: int, shift: Vector)
     return d, d
 
 
-@inlined
+@loop
 def gradient_terms(dy: Array, x: Array, i: int, n: int, ahead: int, mean: Vector) -> tuple[Vector, Vector]:
     """The pair (dy, x - mean): sums of dy and dy*(x - mean)."""
     prefetch(dy, i + ahead)
@@ -57,7 +56,7 @@ def new_sums(width: int, x: Array) -> Array:
 # to it waits for all stores past the cache.
 
 
-@inlined
+@loop
 def get_sums(sums: Array, j: int, n: int, x: Array) -> Sums:
     width = sums.shape[1]
     a, ab = load(sums, j, n), load(sums, width + j, n)
@@ -66,7 +65,7 @@ def get_sums(sums: Array, j: int, n: int, x: Array) -> Sums:
     return a, ab, load(sums, 2 * width + j, n), load(sums, 3 * width + j, n)
 
 
-@inlined
+@loop
 def put_sums(sums: Array, j: int, n: int, values: Sums, x: Array) -> None:
     width = sums.shape[1]
     store(sums, j, n, values[0])
@@ -76,7 +75,7 @@ def put_sums(sums: Array, j: int, n: int, values: Sums, x: Array) -> None:
         store(sums, 3 * width + j, n, values[3])
 
 
-@inlined
+@loop
 def accumulate(total: Vector, excess: Vector, term: Vector, x: Array) -> tuple[Vector, Vector]:
     """Add a term to the sum total - excess, of vectors or of scalars.
 
@@ -90,7 +89,7 @@ def accumulate(total: Vector, excess: Vector, term: Vector, x: Array) -> tuple[V
     return result, (result - total) - corrected
 
 
-@inlined
+@loop
 def add_1(terms: Terms, dy: Array, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
     """Add one vector's a and a*b to their sums."""
     sum_a, sum_ab, excess_a, excess_ab = sums
@@ -100,7 +99,7 @@ def add_1(terms: Terms, dy: Array, x: Array, i: int, n: int, shift: Vector, sums
     return sum_a, sum_ab, excess_a, excess_ab
 
 
-@inlined
+@loop
 def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, ahead: int, n: int, shift: Vector, sums: Sums) -> Sums:
     """Add a and a*b of 4 vectors that start `step` apart to their sums, and fetch those that are `ahead`.
 
@@ -120,30 +119,36 @@ def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, ahead: int, n: i
     return sum_a, sum_ab, excess_a, excess_ab
 
 
-@inlined
+@loop
+def _add_compensated(total: Vector, excess: Vector, other: Vector, other_excess: Vector) -> tuple[Vector, Vector]:
+    """Add the sums total - excess and other - other_excess; what rounding takes goes into the excess (Knuth 1969)."""
+    result = total + other
+    part = result - total
+    return result, (excess + other_excess) - ((total - (result - part)) + (other - part))
+
+
+@loop
 def fold_sum(total: Vector, excess: Vector, x: Array) -> tuple[float, float]:
     """Add up the lanes of a sum that `accumulate` made; for float64 data, no rounding is lost."""
     if x.dtype == FLOAT32:
         return fold(total), 0.0
-    for k in literal_unroll((8, 4, 2, 1)):
-        other = turn(total, k)
-        result = total + other
-        part = result - total
-        excess = (excess + turn(excess, k)) - ((total - (result - part)) + (other - part))
-        total = result
+    total, excess = _add_compensated(total, excess, turn(total, 8), turn(excess, 8))
+    total, excess = _add_compensated(total, excess, turn(total, 4), turn(excess, 4))
+    total, excess = _add_compensated(total, excess, turn(total, 2), turn(excess, 2))
+    total, excess = _add_compensated(total, excess, turn(total, 1), turn(excess, 1))
     return first(total), first(excess)
 
 
 # ---- coefficients: of LANES features at once, from float64, in the data's dtype
 
 
-@inlined
+@loop
 def reciprocal_std(var: Vector, epsilon: float) -> Vector:
     spread, zero = var + splat(epsilon), splat(0.0)
     return choose(equal(spread, zero), zero, splat(1.0) / sqrt(spread))
 
 
-@inlined
+@loop
 def power_of_two(value: Vector, like: Array) -> Vector:
     """The power of two in |value|'s binade, kept where the data's dtype and its reciprocal are normal numbers.
 
@@ -156,12 +161,12 @@ def power_of_two(value: Vector, like: Array) -> Vector:
     return choose(less(high, power), high, power)
 
 
-@inlined
+@loop
 def put_row(out: Array, row: int, f: int, n: int, values: Vector) -> None:
     store(out, row * out.shape[1] + f, n, narrow(values, out))
 
 
-@inlined
+@loop
 def centre_and_scale(
     mean: Array, var: Array, gamma: Array, epsilon: float, f: int, n: int, out: Array
 ) -> tuple[Vector, Vector, Vector]:
@@ -224,14 +229,14 @@ def gradient_coefficients(
 # ---- values: what a sweep fills its result with, from dy and x
 
 
-@inlined
+@loop
 def normalized(dy: Array, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
     """Return (x - mean_hi)*power*scale + shift; dy is not used."""
     mean_hi, power, scale, shift, _ = coefficients
     return fma((load(x, i, n) - mean_hi) * power, scale, shift)
 
 
-@inlined
+@loop
 def input_gradient(dy: Array, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
     """Return (dy + (a + b*(x - mean_hi)*power))*scale*power."""
     mean_hi, power, scale, a, b = coefficients

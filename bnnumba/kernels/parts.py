@@ -1,6 +1,6 @@
 """A thread's share of work, and the work on a region, in either layout."""
 
-from bnnumba._jit import helper, inlined, signed
+from bnnumba._jit import helper, inlined, loop, signed
 from bnnumba._types import Array, Terms, Values
 from bnnumba.kernels import by_column, by_run
 from bnnumba.kernels.formulas import gradient_terms, input_gradient, moment_terms, new_sums, normalized
@@ -16,14 +16,14 @@ TURN = 2**17
 
 
 @helper
-def add_moments(x: Array, threads: int, thread: int, first: int, last: int, shift: Array, partial: Array) -> None:
+def add_moments(threads: int, thread: int, x: Array, first: int, last: int, shift: Array, partial: Array) -> None:
     """Make a thread's share of the sums of d = x - shift and d*d over the features first..last."""
     _add(moment_terms, x, x, threads, thread, first, last, shift, partial)
 
 
 @helper
 def add_gradients(
-    dy: Array, x: Array, threads: int, thread: int, first: int, last: int, mean: Array, partial: Array
+    threads: int, thread: int, dy: Array, x: Array, first: int, last: int, mean: Array, partial: Array
 ) -> None:
     """Make a thread's share of the sums of dy and dy*(x - mean) over the features first..last."""
     _add(gradient_terms, dy, x, threads, thread, first, last, mean, partial)
@@ -31,10 +31,10 @@ def add_gradients(
 
 @helper
 def add_gradients_and_scale(
-    dy: Array,
-    x: Array,
     threads: int,
     thread: int,
+    dy: Array,
+    x: Array,
     mean: Array,
     coefficients: Array,
     past_cache: bool,
@@ -80,7 +80,7 @@ def scale(x: Array, grid: Grid, region: Region, coefficients: Array, past_cache:
 
 
 @helper
-def scale_share(x: Array, threads: int, thread: int, coefficients: Array, past_cache: bool, y: Array) -> None:
+def scale_share(threads: int, thread: int, x: Array, coefficients: Array, past_cache: bool, y: Array) -> None:
     """Fill a thread's share of y = (x - mean_hi)*power*scale + shift."""
     _fill_share(normalized, x, x, threads, thread, coefficients, past_cache, y)
 
@@ -95,7 +95,7 @@ def differentiate(
 
 @helper
 def differentiate_share(
-    dy: Array, x: Array, threads: int, thread: int, coefficients: Array, past_cache: bool, dx: Array
+    threads: int, thread: int, dy: Array, x: Array, coefficients: Array, past_cache: bool, dx: Array
 ) -> None:
     """Fill a thread's share of dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
     _fill_share(input_gradient, dy, x, threads, thread, coefficients, past_cache, dx)
@@ -175,7 +175,7 @@ def _sum_columns(grid: Grid) -> int:
     return grid.fold * grid.inner if grid.by_column else LANES
 
 
-@inlined
+@loop
 def _reduce(
     terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, ahead: int, shift: Array, sums: Array, place: int
 ) -> None:
@@ -195,7 +195,7 @@ def _finish(x: Array, grid: Grid, region: Region, sums: Array, partial: Array) -
         by_column.fold_sums(x, grid, sums, partial)
 
 
-@inlined
+@loop
 def _sweep(
     values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
 ) -> None:

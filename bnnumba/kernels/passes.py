@@ -1,4 +1,4 @@
-"""The kernels, written once with `prange`; `serial` and `threaded` are their compiled forms.
+"""The kernels, written once; `serial` and `threaded` are their compiled forms.
 
 Their arguments are described in the package's docstring.
 
@@ -7,9 +7,8 @@ parallel region. Elsewhere the sums are made over the grid of chunks in one regi
 """
 
 import numpy as np
-from numba import prange
 
-from bnnumba._jit import signed, thread_count
+from bnnumba._jit import helper, inlined, signed
 from bnnumba._types import Array
 from bnnumba.kernels.formulas import frozen_coefficients, gradient_coefficients, normalize_coefficients
 from bnnumba.kernels.grid import make_grid
@@ -35,22 +34,35 @@ from bnnumba.kernels.statistics import (
     shift_by,
 )
 from bnnumba.kernels.stores import goes_past_cache
+from bnnumba.kernels.threads import EachThread, each_thread, thread_count, within_work
 
 
-def sum_moments(x: Array, first: int, last: int, shift: Array, partial: Array, mean: Array, var: Array) -> None:
+@inlined
+def sum_moments(
+    each: EachThread,
+    threads: int,
+    x: Array,
+    first: int,
+    last: int,
+    shift: Array,
+    partial: Array,
+    mean: Array,
+    var: Array,
+) -> None:
     """Fill mean and var of the features first..last; twice, where the shift turns out to be far from the mean."""
-    threads = thread_count()
     near = np.empty(x.shape[1])
     sample_means(x, first, last, near, shift)
     for _ in range(2):
         shift_by(near, make_grid(x.shape), first, last, shift)
-        for thread in prange(threads):
-            add_moments(x, threads, signed(thread), first, last, shift, partial)
+        each(add_moments, threads, (x, first, last, shift, partial))
         if not finish_moments(x, first, last, near, partial, mean, var):
             break
 
 
+@inlined
 def sum_gradients(
+    each: EachThread,
+    threads: int,
     dy: Array,
     x: Array,
     first: int,
@@ -64,14 +76,75 @@ def sum_gradients(
     dbeta: Array,
 ) -> None:
     """Fill dgamma and dbeta of the features first..last."""
-    threads = thread_count()
     shift_by(mean, make_grid(x.shape), first, last, shift)
-    for thread in prange(threads):
-        add_gradients(dy, x, threads, signed(thread), first, last, shift, partial)
+    each(add_gradients, threads, (dy, x, first, last, shift, partial))
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
 
 
-group_sum_moments, group_sum_gradients = sum_moments, sum_gradients  # of one thread, see `_jit.compile_form`
+@helper
+def normalize_groups(
+    threads: int,
+    thread: int,
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    past_cache: bool,
+    shift: Array,
+    partial: Array,
+    coefficients: Array,
+    mean: Array,
+    var: Array,
+    y: Array,
+) -> None:
+    """Make the moments of a thread's groups of features, and normalize by them."""
+    grid, plan = plan_of(x, threads)
+    group, end = group_share(grid, plan, threads, thread)
+    while group < end:
+        region = group_region(grid, plan, group)
+        first, last = region.first, region.last
+        sum_moments(within_work, signed(1), x, first, last, shift, partial, mean, var)
+        normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
+        coefficients_to_columns(coefficients, grid, first, last)
+        scale(x, grid, region, coefficients, past_cache, y)
+        group += 1
+    fence()
+
+
+@helper
+def differentiate_groups(
+    threads: int,
+    thread: int,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    epsilon: float,
+    past_cache: bool,
+    shift: Array,
+    partial: Array,
+    coefficients: Array,
+    dgamma: Array,
+    dbeta: Array,
+    dx: Array,
+) -> None:
+    """Make dgamma and dbeta of a thread's groups of features, and dx from them."""
+    grid, plan = plan_of(x, threads)
+    count = x.shape[0] * x.shape[2]
+    group, end = group_share(grid, plan, threads, thread)
+    while group < end:
+        region = group_region(grid, plan, group)
+        first, last = region.first, region.last
+        sum_gradients(within_work, signed(1), dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
+        gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
+        coefficients_to_columns(coefficients, grid, first, last)
+        differentiate(dy, x, grid, region, coefficients, past_cache, dx)
+        group += 1
+    fence()
+
+
+# ---- the kernels
 
 
 def moments(x: Array) -> tuple[Array, Array]:
@@ -80,43 +153,30 @@ def moments(x: Array) -> tuple[Array, Array]:
     mean, var = np.zeros(last), np.zeros(last)
     if x.size:
         grid = make_grid(x.shape)
-        sum_moments(x, first, last, new_shift(grid), new_partial(grid, x), mean, var)
+        sum_moments(each_thread, thread_count(), x, first, last, new_shift(grid), new_partial(grid, x), mean, var)
     return mean, var
 
 
 def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:
     """Fill y = gamma*(x - mean)*rstd + beta, with rstd = 1/sqrt(var + epsilon), or 0 where that is 1/0."""
-    first, last, threads, grid = signed(0), x.shape[1], thread_count(), make_grid(x.shape)
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     coefficients = new_coefficients(grid, x)
     normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
     coefficients_to_columns(coefficients, grid, first, last)
-    past_cache = goes_past_cache(y, x)
-    for thread in prange(threads):
-        scale_share(x, threads, signed(thread), coefficients, past_cache, y)
+    each_thread(scale_share, thread_count(), (x, coefficients, goes_past_cache(y, x), y))
 
 
 def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> tuple[Array, Array]:
     """Make the `moments` of x, and `normalize` by them: the training forward. Return mean and var."""
     threads = thread_count()
-    whole_grid, whole_plan = plan_of(x, threads)
-    if not whole_plan.whole or x.size == 0:
+    grid, plan = plan_of(x, threads)
+    if not plan.whole or x.size == 0:
         mean, var = moments(x)
         normalize(x, mean, var, gamma, beta, epsilon, y)
         return mean, var
     mean, var = np.empty(x.shape[1]), np.empty(x.shape[1])
-    shift, partial = new_shift(whole_grid), new_partial(whole_grid, x)
-    coefficients, past_cache = new_coefficients(whole_grid, x), goes_past_cache(y, x)
-    for thread in prange(threads):
-        grid, plan = plan_of(x, threads)
-        group, end = group_share(grid, plan, threads, signed(thread))
-        while group < end:
-            region = group_region(grid, plan, group)
-            group_sum_moments(x, region.first, region.last, shift, partial, mean, var)
-            normalize_coefficients(mean, var, gamma, beta, epsilon, region.first, region.last, coefficients)
-            coefficients_to_columns(coefficients, grid, region.first, region.last)
-            scale(x, grid, region, coefficients, past_cache, y)
-            group += 1
-        fence()
+    room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    each_thread(normalize_groups, threads, (x, gamma, beta, epsilon, goes_past_cache(y, x), *room, mean, var, y))
     return mean, var
 
 
@@ -125,9 +185,9 @@ def gradient_sums(dy: Array, x: Array, mean: Array, var: Array, epsilon: float) 
     first, last = signed(0), x.shape[1]
     dgamma, dbeta = np.zeros(last), np.zeros(last)
     if x.size:
-        grid = make_grid(x.shape)
+        grid, threads = make_grid(x.shape), thread_count()
         shift, partial = new_shift(grid), new_partial(grid, x)
-        sum_gradients(dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
+        sum_gradients(each_thread, threads, dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
     return dgamma, dbeta
 
 
@@ -135,24 +195,20 @@ def input_gradient(
     dy: Array, x: Array, mean: Array, var: Array, gamma: Array, dgamma: Array, dbeta: Array, epsilon: float, dx: Array
 ) -> None:
     """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)."""
-    first, last, threads, grid = signed(0), x.shape[1], thread_count(), make_grid(x.shape)
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
     gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
     coefficients_to_columns(coefficients, grid, first, last)
-    past_cache = goes_past_cache(dx, dy, x)
-    for thread in prange(threads):
-        differentiate_share(dy, x, threads, signed(thread), coefficients, past_cache, dx)
+    each_thread(differentiate_share, thread_count(), (dy, x, coefficients, goes_past_cache(dx, dy, x), dx))
 
 
 def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`."""
-    first, last, threads, grid = signed(0), dy.shape[1], thread_count(), make_grid(dy.shape)
+    first, last, grid = signed(0), dy.shape[1], make_grid(dy.shape)
     coefficients = new_coefficients(grid, dy)
     frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
     coefficients_to_columns(coefficients, grid, first, last)
-    past_cache = goes_past_cache(dx, dy)
-    for thread in prange(threads):
-        scale_share(dy, threads, signed(thread), coefficients, past_cache, dx)
+    each_thread(scale_share, thread_count(), (dy, coefficients, goes_past_cache(dx, dy), dx))
 
 
 def batch_norm_backward(
@@ -160,26 +216,15 @@ def batch_norm_backward(
 ) -> tuple[Array, Array]:
     """Make `gradient_sums`, and from them `input_gradient`: the training backward. Return dgamma and dbeta."""
     threads = thread_count()
-    whole_grid, whole_plan = plan_of(x, threads)
-    if not whole_plan.whole or x.size == 0:
+    grid, plan = plan_of(x, threads)
+    if not plan.whole or x.size == 0:
         dgamma, dbeta = gradient_sums(dy, x, mean, var, epsilon)
         input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
         return dgamma, dbeta
-    dgamma, dbeta, count = np.empty(x.shape[1]), np.empty(x.shape[1]), x.shape[0] * x.shape[2]
-    shift, partial = new_shift(whole_grid), new_partial(whole_grid, x)
-    coefficients, past_cache = new_coefficients(whole_grid, x), goes_past_cache(dx, dy, x)
-    for thread in prange(threads):
-        grid, plan = plan_of(x, threads)
-        group, end = group_share(grid, plan, threads, signed(thread))
-        while group < end:
-            region = group_region(grid, plan, group)
-            first, last = region.first, region.last
-            group_sum_gradients(dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
-            gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
-            coefficients_to_columns(coefficients, grid, first, last)
-            differentiate(dy, x, grid, region, coefficients, past_cache, dx)
-            group += 1
-        fence()
+    dgamma, dbeta = np.empty(x.shape[1]), np.empty(x.shape[1])
+    room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    past_cache = goes_past_cache(dx, dy, x)
+    each_thread(differentiate_groups, threads, (dy, x, mean, var, gamma, epsilon, past_cache, *room, dgamma, dbeta, dx))
     return dgamma, dbeta
 
 
@@ -187,7 +232,7 @@ def frozen_backward(
     dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
 ) -> tuple[Array, Array]:
     """Make `gradient_sums` and `frozen_input_gradient` in one sweep. Return dgamma and dbeta."""
-    first, last, threads, grid = signed(0), x.shape[1], thread_count(), make_grid(x.shape)
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     dgamma, dbeta = np.zeros(last), np.zeros(last)
     if x.size == 0:
         return dgamma, dbeta
@@ -196,8 +241,7 @@ def frozen_backward(
     frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
     coefficients_to_columns(coefficients, grid, first, last)
     past_cache = goes_past_cache(dx, dy, x)
-    for thread in prange(threads):
-        add_gradients_and_scale(dy, x, threads, signed(thread), shift, coefficients, past_cache, partial, dx)
+    each_thread(add_gradients_and_scale, thread_count(), (dy, x, shift, coefficients, past_cache, partial, dx))
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
     return dgamma, dbeta
 
@@ -214,7 +258,6 @@ def update_moving(
         moving_var[f] = momentum * moving_var[f] + (1.0 - momentum) * (var[f] * correction)
 
 
-STEPS = ("sum_moments", "sum_gradients")
 KERNELS = (
     "moments",
     "normalize",

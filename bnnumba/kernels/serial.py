@@ -1,9 +1,9 @@
 """The serial form of the kernels: no threads, for small data and for use inside a caller's own `prange`."""
 
 from bnnumba._jit import compile_form
-from bnnumba.kernels import passes
+from bnnumba.kernels import passes, threads
 
-FORM = compile_form(passes, (*passes.STEPS, *passes.KERNELS))
+FORM = compile_form(passes, passes.KERNELS, "serial", **threads.ALONE)
 
 moments = FORM["moments"]
 normalize = FORM["normalize"]

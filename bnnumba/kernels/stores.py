@@ -6,7 +6,7 @@ which saves that read, a third of an inference's traffic; results that will stay
 
 from llvmlite.binding import get_host_cpu_name
 
-from bnnumba._jit import PAST_CACHE_SETTING, helper, inlined
+from bnnumba._jit import PAST_CACHE_SETTING, helper, loop
 from bnnumba._types import Array, Vector
 from bnnumba.kernels.simd import CAN_STREAM, same_start, store, stream, to_line
 
@@ -28,13 +28,13 @@ def goes_past_cache(y: Array, *inputs: Array) -> bool:
     return CAN_STREAM and y.size * y.itemsize >= PAST_CACHE_BYTES
 
 
-@inlined
+@loop
 def lead(y: Array, i: int, end: int, past_cache: bool) -> int:
     """How many elements to store in cache before y[i] starts a line and can be stored past it."""
     return min(to_line(y, i), end - i) if past_cache else 0
 
 
-@inlined
+@loop
 def put(y: Array, i: int, n: int, past_cache: bool, vector: Vector) -> None:
     """Store n lanes; past the cache, all of them."""
     if past_cache:

@@ -1,9 +1,9 @@
 """The threaded form of the kernels: the bits of the serial form, from all of Numba's threads."""
 
 from bnnumba._jit import compile_form
-from bnnumba.kernels import passes, serial
+from bnnumba.kernels import passes, threads
 
-FORM = compile_form(passes, (*passes.STEPS, *passes.KERNELS), serial.FORM)
+FORM = compile_form(passes, passes.KERNELS, "threaded", **threads.TOGETHER)
 
 moments = FORM["moments"]
 normalize = FORM["normalize"]
