@@ -12,6 +12,7 @@ import numpy as np
 from numba import types
 
 from bnnumba._cache import cache_for
+from bnnumba._interrupts import deferred_interrupts
 from bnnumba._linking import LinkedOnly
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,6 +92,7 @@ def compile_form(module: ModuleType, names: Iterable[str], form: str, **own: Any
         kernels[name] = numba.njit(**_COMMON)(function)
         if not numba.config.DISABLE_JIT:
             kernels[name]._cache = cache_for(function)  # what njit(cache=True) sets
+            kernels[name].compile = deferred_interrupts()(kernels[name].compile)
         namespace[name] = helper(function)
     return kernels
 

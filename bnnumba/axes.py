@@ -64,6 +64,10 @@ class View(NamedTuple):
             return _constant(self.shape[1], default)
         return self.flatten(checks.features(name, value, self.feature_shape))
 
+    def new_features(self) -> tuple[Array, Array]:
+        """Two flat arrays for a kernel's results."""
+        return np.empty(self.shape[1]), np.empty(self.shape[1])
+
     def flatten(self, features: Array) -> Array:
         """A feature-shaped array as the kernels take it: flat, contiguous, float64, in the view's order of features."""
         return flat_double(features if self.feature_order is None else features.transpose(self.feature_order))

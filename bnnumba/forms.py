@@ -6,7 +6,7 @@ and Numba's workqueue layer aborts a process in which two calls launch threads a
 
 import os
 from collections.abc import Callable
-from threading import Lock
+from threading import RLock
 from typing import Any
 
 import numba
@@ -20,7 +20,8 @@ THREADED_NORMALIZE_BYTES = 2**18
 # Numba's layers whose threads a forked child may start anew; its OpenMP layer ends or blocks the child instead.
 FORK_SAFE_LAYERS = ("tbb", "workqueue")
 
-_threads_free = Lock()
+# Reentrant, so that an interrupt between taking it and `try` costs the thread that was interrupted nothing.
+_threads_free = RLock()
 _threads_lost = False
 
 
@@ -39,18 +40,18 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
     return kernel
 
 
-moments = _either_form("moments")
+moments_into = _either_form("moments_into")
 normalize = _either_form("normalize", THREADED_NORMALIZE_BYTES)
-batch_norm = _either_form("batch_norm")
-gradient_sums = _either_form("gradient_sums")
-batch_norm_backward = _either_form("batch_norm_backward")
-frozen_backward = _either_form("frozen_backward")
+batch_norm_into = _either_form("batch_norm_into")
+gradient_sums_into = _either_form("gradient_sums_into")
+batch_norm_backward_into = _either_form("batch_norm_backward_into")
+frozen_backward_into = _either_form("frozen_backward_into")
 
 
 def _begin_child() -> None:
     """In a forked child: its parent's threads are not there, nor the thread that may have held the lock."""
     global _threads_free, _threads_lost  # noqa: PLW0603  # facts of the process
-    _threads_free = Lock()
+    _threads_free = RLock()
     try:
         layer = numba.threading_layer()
     except ValueError:  # nothing has started Numba's threads yet: the child may

@@ -57,7 +57,8 @@ def moments(x: Array, feature_axis: int | tuple[int, ...] = -1) -> Moments:
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
-    mean, var = forms.moments(view.of(x))
+    mean, var = view.new_features()
+    forms.moments_into(view.of(x), mean, var)
     return Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
 
 
@@ -188,7 +189,8 @@ def batch_norm(
     epsilon = checks.epsilon(epsilon)
     y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, {"gamma": gamma, "beta": beta})
     result = view.for_result(y)
-    mean, var = forms.batch_norm(view.of(x), scale, shift, epsilon, result)
+    mean, var = view.new_features()
+    forms.batch_norm_into(view.of(x), scale, shift, epsilon, result, mean, var)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
 
 
@@ -244,15 +246,16 @@ def batch_norm_backward(
     scale = view.parameter("gamma", gamma, 1.0)
     epsilon = checks.epsilon(epsilon)
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
+    dgamma, dbeta = view.new_features()
     if not needs_dx:
         checks.no_output(out)
-        dgamma, dbeta = forms.gradient_sums(view.of(dy), view.of(x), *statistics, epsilon)
+        forms.gradient_sums_into(view.of(dy), view.of(x), *statistics, epsilon, dgamma, dbeta)
         return Gradients(None, view.unflatten(dgamma), view.unflatten(dbeta))
     others = {"mean": mean, "var": var, "gamma": gamma}
     dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
     result = view.for_result(dx)
-    kernel = forms.frozen_backward if frozen else forms.batch_norm_backward
-    dgamma, dbeta = kernel(view.of(dy), view.of(x), *statistics, scale, epsilon, result)
+    kernel = forms.frozen_backward_into if frozen else forms.batch_norm_backward_into
+    kernel(view.of(dy), view.of(x), *statistics, scale, epsilon, result, dgamma, dbeta)
     return Gradients(view.deliver(result, dx), view.unflatten(dgamma), view.unflatten(dbeta))
 
 
@@ -304,15 +307,8 @@ def move(
     """Do what `update_moving` does, for arguments that were checked."""
     flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
-    finite = np.isfinite(batch_mean) & np.isfinite(batch_var) if skip_nonfinite else None
-    if finite is not None and not finite.all():
-        moved_mean, moved_var = flat_mean[finite], flat_var[finite]
-        serial.update_moving(
-            moved_mean, moved_var, batch_mean[finite], batch_var[finite], int(moments.count), momentum, ddof
-        )
-        flat_mean[finite], flat_var[finite] = moved_mean, moved_var
-    else:
-        serial.update_moving(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
+    kernel = serial.update_moving_finite if skip_nonfinite else serial.update_moving
+    kernel(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
     for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
         if result is not moving:
             moving[...] = result.reshape(moving.shape)

@@ -11,12 +11,22 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     frozen_input_gradient(dy, var, gamma, epsilon, dx)
     batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
     frozen_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
+    moments_into(x, mean, var)
+    batch_norm_into(x, gamma, beta, epsilon, y, mean, var)
+    gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
+    batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
+    update_moving_finite(moving_mean, moving_var, mean, var, count, momentum, ddof)
 
 x, dy, y and dx are (outer, feature, inner), C-contiguous, all float32 or all float64; y may be x, and dx may be dy or
 x. Arrays of shape (feature,) are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and
 momentum are floats, count and ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The
-equations are those of the functions of the same names.
+equations are those of the functions of the same names; update_moving_finite leaves features whose mean or var is NaN or
+infinite.
+
+The kernels named `_into` fill arrays that the others make and return. Called from Python, they are the better choice:
+an interrupt (Ctrl-C) during a call stays what it is, where Numba, about to return arrays, makes a SystemError of it.
 """
 
 from bnnumba.kernels import serial, threaded

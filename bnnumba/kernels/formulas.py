@@ -226,6 +226,14 @@ def gradient_coefficients(
         put_row(out, 4, f, n, splat(0.0) - (rstd / power) * share)
 
 
+# ---- moving statistics
+
+
+@helper
+def moved(moving: float, batch: float, momentum: float) -> float:
+    return momentum * moving + (1.0 - momentum) * batch
+
+
 # ---- values: what a sweep fills its result with, from dy and x
 
 

@@ -124,7 +124,7 @@ def _add(
         _finish(x, grid, region, sums, partial[chunk])
 
 
-@inlined
+@loop
 def _fill(
     values: Values, dy: Array, x: Array, grid: Grid, region: Region, coefficients: Array, past_cache: bool, out: Array
 ) -> None:
@@ -136,7 +136,7 @@ def _fill(
         _sweep(values, flat_dy, flat_x, grid, i, end, coefficients, past_cache, flat_out)
 
 
-@inlined
+@loop
 def _fill_share(
     values: Values,
     dy: Array,

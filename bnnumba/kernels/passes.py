@@ -10,7 +10,7 @@ import numpy as np
 
 from bnnumba._jit import helper, inlined, signed
 from bnnumba._types import Array
-from bnnumba.kernels.formulas import frozen_coefficients, gradient_coefficients, normalize_coefficients
+from bnnumba.kernels.formulas import frozen_coefficients, gradient_coefficients, moved, normalize_coefficients
 from bnnumba.kernels.grid import make_grid
 from bnnumba.kernels.parts import (
     add_gradients,
@@ -28,6 +28,7 @@ from bnnumba.kernels.statistics import (
     finish_gradients,
     finish_moments,
     new_coefficients,
+    new_features,
     new_partial,
     new_shift,
     sample_means,
@@ -147,14 +148,13 @@ def differentiate_groups(
 # ---- the kernels
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    """Return the mean and the population variance of every feature; zeros where there is nothing to reduce."""
-    first, last = signed(0), x.shape[1]
-    mean, var = np.zeros(last), np.zeros(last)
-    if x.size:
-        grid = make_grid(x.shape)
-        sum_moments(each_thread, thread_count(), x, first, last, new_shift(grid), new_partial(grid, x), mean, var)
-    return mean, var
+def moments_into(x: Array, mean: Array, var: Array) -> None:
+    """Fill the mean and the population variance of every feature; with zeros where there is nothing to reduce."""
+    if x.size == 0:
+        mean[:], var[:] = 0.0, 0.0
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    sum_moments(each_thread, thread_count(), x, first, last, new_shift(grid), new_partial(grid, x), mean, var)
 
 
 def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:
@@ -166,29 +166,28 @@ def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsi
     each_thread(scale_share, thread_count(), (x, coefficients, goes_past_cache(y, x), y))
 
 
-def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> tuple[Array, Array]:
-    """Make the `moments` of x, and `normalize` by them: the training forward. Return mean and var."""
+def batch_norm_into(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array, mean: Array, var: Array) -> None:
+    """Fill mean and var of x, and `normalize` by them: the training forward."""
     threads = thread_count()
     grid, plan = plan_of(x, threads)
     if not plan.whole or x.size == 0:
-        mean, var = moments(x)
+        moments_into(x, mean, var)
         normalize(x, mean, var, gamma, beta, epsilon, y)
-        return mean, var
-    mean, var = np.empty(x.shape[1]), np.empty(x.shape[1])
+        return
     room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
     each_thread(normalize_groups, threads, (x, gamma, beta, epsilon, goes_past_cache(y, x), *room, mean, var, y))
-    return mean, var
 
 
-def gradient_sums(dy: Array, x: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
-    """Return dgamma = sum(dy * x_hat) and dbeta = sum(dy), in this order."""
-    first, last = signed(0), x.shape[1]
-    dgamma, dbeta = np.zeros(last), np.zeros(last)
-    if x.size:
-        grid, threads = make_grid(x.shape), thread_count()
-        shift, partial = new_shift(grid), new_partial(grid, x)
-        sum_gradients(each_thread, threads, dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
-    return dgamma, dbeta
+def gradient_sums_into(
+    dy: Array, x: Array, mean: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
+) -> None:
+    """Fill dgamma = sum(dy * x_hat) and dbeta = sum(dy)."""
+    if x.size == 0:
+        dgamma[:], dbeta[:] = 0.0, 0.0
+        return
+    first, last, grid, threads = signed(0), x.shape[1], make_grid(x.shape), thread_count()
+    shift, partial = new_shift(grid), new_partial(grid, x)
+    sum_gradients(each_thread, threads, dy, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
 
 
 def input_gradient(
@@ -211,31 +210,45 @@ def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, d
     each_thread(scale_share, thread_count(), (dy, coefficients, goes_past_cache(dx, dy), dx))
 
 
-def batch_norm_backward(
-    dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
-) -> tuple[Array, Array]:
-    """Make `gradient_sums`, and from them `input_gradient`: the training backward. Return dgamma and dbeta."""
+def batch_norm_backward_into(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    epsilon: float,
+    dx: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill the gradient sums, and the `input_gradient` from them: the training backward."""
     threads = thread_count()
     grid, plan = plan_of(x, threads)
     if not plan.whole or x.size == 0:
-        dgamma, dbeta = gradient_sums(dy, x, mean, var, epsilon)
+        gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
         input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
-        return dgamma, dbeta
-    dgamma, dbeta = np.empty(x.shape[1]), np.empty(x.shape[1])
+        return
     room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
     past_cache = goes_past_cache(dx, dy, x)
     each_thread(differentiate_groups, threads, (dy, x, mean, var, gamma, epsilon, past_cache, *room, dgamma, dbeta, dx))
-    return dgamma, dbeta
 
 
-def frozen_backward(
-    dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
-) -> tuple[Array, Array]:
-    """Make `gradient_sums` and `frozen_input_gradient` in one sweep. Return dgamma and dbeta."""
-    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    dgamma, dbeta = np.zeros(last), np.zeros(last)
+def frozen_backward_into(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    epsilon: float,
+    dx: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill the gradient sums and the `frozen_input_gradient` in one sweep."""
     if x.size == 0:
-        return dgamma, dbeta
+        dgamma[:], dbeta[:] = 0.0, 0.0
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     shift, partial, coefficients = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
     shift_by(mean, grid, first, last, shift)
     frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
@@ -243,7 +256,6 @@ def frozen_backward(
     past_cache = goes_past_cache(dx, dy, x)
     each_thread(add_gradients_and_scale, thread_count(), (dy, x, shift, coefficients, past_cache, partial, dx))
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
-    return dgamma, dbeta
 
 
 def update_moving(
@@ -254,18 +266,74 @@ def update_moving(
         return
     correction = count / max(count - ddof, 1)
     for f in range(mean.size):
-        moving_mean[f] = momentum * moving_mean[f] + (1.0 - momentum) * mean[f]
-        moving_var[f] = momentum * moving_var[f] + (1.0 - momentum) * (var[f] * correction)
+        moving_mean[f] = moved(moving_mean[f], mean[f], momentum)
+        moving_var[f] = moved(moving_var[f], var[f] * correction, momentum)
+
+
+def update_moving_finite(
+    moving_mean: Array, moving_var: Array, mean: Array, var: Array, count: int, momentum: float, ddof: int
+) -> None:
+    """Do as `update_moving`, but leave the features whose batch mean or variance is NaN or infinite."""
+    if count == 0:
+        return
+    correction = count / max(count - ddof, 1)
+    for f in range(mean.size):
+        if np.isfinite(mean[f]) and np.isfinite(var[f]):
+            moving_mean[f] = moved(moving_mean[f], mean[f], momentum)
+            moving_var[f] = moved(moving_var[f], var[f] * correction, momentum)
+
+
+# ---- the same, with new arrays for what belongs to features
+
+
+def moments(x: Array) -> tuple[Array, Array]:
+    mean, var = new_features(x)
+    moments_into(x, mean, var)
+    return mean, var
+
+
+def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> tuple[Array, Array]:
+    mean, var = new_features(x)
+    batch_norm_into(x, gamma, beta, epsilon, y, mean, var)
+    return mean, var
+
+
+def gradient_sums(dy: Array, x: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
+    dgamma, dbeta = new_features(x)
+    gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
+    return dgamma, dbeta
+
+
+def batch_norm_backward(
+    dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
+) -> tuple[Array, Array]:
+    dgamma, dbeta = new_features(x)
+    batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    return dgamma, dbeta
+
+
+def frozen_backward(
+    dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
+) -> tuple[Array, Array]:
+    dgamma, dbeta = new_features(x)
+    frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    return dgamma, dbeta
 
 
 KERNELS = (
-    "moments",
+    "moments_into",
     "normalize",
-    "batch_norm",
-    "gradient_sums",
+    "batch_norm_into",
+    "gradient_sums_into",
     "input_gradient",
     "frozen_input_gradient",
+    "batch_norm_backward_into",
+    "frozen_backward_into",
+    "update_moving",
+    "update_moving_finite",
+    "moments",
+    "batch_norm",
+    "gradient_sums",
     "batch_norm_backward",
     "frozen_backward",
-    "update_moving",
 )

@@ -16,6 +16,12 @@ SAMPLES_32, FAR_32 = 1, 2.0**20
 
 
 @helper
+def new_features(x: Array) -> tuple[Array, Array]:
+    """Make two arrays with an element for each feature."""
+    return np.empty(x.shape[1]), np.empty(x.shape[1])
+
+
+@helper
 def new_shift(grid: Grid) -> Array:
     return np.empty(grid.feature * column_repeats(grid))
 
