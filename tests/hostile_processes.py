@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import threading
 
+import numba
 import numpy as np
 
 import bnnumba
@@ -38,6 +39,14 @@ EXPECTED = []
 def right(_=None):
     """Whether a step on every problem gives the parent's bits."""
     return [step(*each) for each in PROBLEMS] == EXPECTED
+
+
+def alone():
+    """Nothing hostile: what the bits are, with any number of threads that may be set."""
+    for number in range(1, numba.config.NUMBA_NUM_THREADS + 1):
+        numba.set_num_threads(number)
+        assert right()
+    print(EXPECTED)
 
 
 def fork():
@@ -86,7 +95,7 @@ def threads(number=8, calls=1000):
     assert not wrong
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (fork, process, pool, threads)}
+SCENARIOS = {scenario.__name__: scenario for scenario in (alone, fork, process, pool, threads)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)

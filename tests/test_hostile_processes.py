@@ -1,21 +1,31 @@
 """Forks and threads after use, for real, in every threading layer that loads."""
 
-from contextlib import suppress
-from importlib import import_module
+import sys
+from pathlib import Path
 
 import pytest
 
 from tests.hostile_processes import SCENARIOS
 from tests.subprocesses import run_python
 
-LAYERS = ["omp", "workqueue"]
-with suppress(ImportError):  # it loads where its library is found
-    import_module("numba.np.ufunc.tbbpool")
-    LAYERS.append("tbb")
+ENVIRONMENTS = {"omp": {}, "workqueue": {}}
+LIBRARIES = Path(sys.prefix, "lib")  # where PyPI's package puts TBB, and the loader does not look
+if (LIBRARIES / "libtbb.so.12").exists():
+    ENVIRONMENTS["tbb"] = {"LD_LIBRARY_PATH": str(LIBRARIES)}
 
 
-@pytest.mark.parametrize("layer", LAYERS)
+def run_in(layer, scenario, **environment):
+    environment = {**ENVIRONMENTS[layer], **environment, "NUMBA_THREADING_LAYER": layer}
+    return run_python("-m", "tests.hostile_processes", scenario, **environment)
+
+
+@pytest.mark.parametrize("layer", ENVIRONMENTS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_right_bits_and_no_signal(scenario, layer):
-    printed = run_python("-m", "tests.hostile_processes", scenario, NUMBA_THREADING_LAYER=layer)
-    assert printed == "right\n"
+    assert run_in(layer, scenario).endswith("right\n")
+
+
+@pytest.mark.parametrize("layer", ENVIRONMENTS)
+def test_bits_do_not_depend_on_the_number_of_threads(layer):
+    """One, two, and more than there are cores."""
+    assert len({run_in(layer, "alone", NUMBA_NUM_THREADS=str(number)) for number in (1, 2, 7)}) == 1

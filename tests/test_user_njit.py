@@ -28,7 +28,7 @@ def check_same(results, others):
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("step", [user_step.step_serial, user_step.step_threaded])
+@pytest.mark.parametrize("step", [user_step.step_serial, user_step.step_threaded, user_step.step_between_regions])
 @SHAPES
 def test_a_step_gives_the_bits_of_the_functions(shape, step, dtype):
     given = user_step.arguments(shape, dtype=dtype)

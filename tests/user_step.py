@@ -35,6 +35,18 @@ def step_threaded(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     return threaded.batch_norm_backward(dy, x, mean, var, gamma, EPSILON, dx)
 
 
+@njit(cache=CACHE, parallel=True, fastmath=True)
+def step_between_regions(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
+    """A step by all threads in a function with parallel regions of its own, and with fastmath."""
+    doubled = np.empty_like(gamma)
+    for f in prange(gamma.size):
+        doubled[f] = gamma[f] + gamma[f]
+    dgamma, dbeta = step_threaded(x, dy, doubled / 2.0, beta, moving_mean, moving_var, y, dx)
+    for f in prange(gamma.size):
+        dgamma[f] += 0.0
+    return dgamma, dbeta
+
+
 @njit(cache=CACHE, parallel=True)
 def steps_in_parallel(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     """A step for each of many independent problems, in the user's own prange."""
@@ -65,6 +77,7 @@ def results(step, given):
 CASES = {
     "step_serial": (step_serial, ((300, 5, 7),)),
     "step_threaded": (step_threaded, ((300, 5, 7),)),
+    "step_between_regions": (step_between_regions, ((300, 5, 7),)),
     "steps_in_parallel": (steps_in_parallel, ((40, 5, 7), 6)),
 }
 
