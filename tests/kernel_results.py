@@ -27,24 +27,42 @@ EMPTY = [(0, 4, 1), (4, 0, 3), (4, 3, 0)]
 SHAPES = CHANNELS_LAST + CHANNELS_FIRST
 
 
-def every_result(form, p):
-    """All that a form's kernels give, by name."""
-    x, dy, gamma, beta = p
+def every_result(form, p, place=np.array):
+    """All that a form's kernels give, by name; `place` copies each array to where the kernels find it."""
+    x, dy, gamma, beta = map(place, p)
     results = {}
 
-    def fill(kernel, *arguments):
-        result = np.full_like(x, np.nan)
-        results[kernel] = result
-        return getattr(form, kernel)(*arguments, result)
+    def new(name, like):
+        results[name] = place(np.full(like.shape, np.nan, like.dtype))
+        return results[name]
 
-    results["mean"], results["var"] = mean, var = form.moments(x)
-    fill("normalize", x, mean, var, gamma, beta, EPSILON)
-    results["batch_norm mean"], results["batch_norm var"] = fill("batch_norm", x, gamma, beta, EPSILON)
-    results["dgamma"], results["dbeta"] = sums = form.gradient_sums(dy, x, mean, var, EPSILON)
-    fill("input_gradient", dy, x, mean, var, gamma, *sums, EPSILON)
-    fill("frozen_input_gradient", dy, var, gamma, EPSILON)
+    def make(kernel, *arguments, of_features=()):
+        """Call a kernel that fills an array, and those `of_features`; the form that returns them gives the same."""
+        arguments = *arguments, new(kernel, x)
+        filled = [new(f"{kernel} {name}", gamma) for name in of_features]
+        if not filled:
+            getattr(form, kernel)(*arguments)
+            return
+        getattr(form, f"{kernel}_into")(*arguments, *filled)
+        written = arguments[-1].copy()
+        for array, returned in zip(filled, getattr(form, kernel)(*arguments), strict=True):
+            assert array.tobytes() == returned.tobytes()
+        assert arguments[-1].tobytes() == written.tobytes()
+
+    mean, var = new("mean", gamma), new("var", gamma)
+    form.moments_into(x, mean, var)
+    make("normalize", x, mean, var, gamma, beta, EPSILON)
+    make("batch_norm", x, gamma, beta, EPSILON, of_features=("mean", "var"))
+    sums = new("dgamma", gamma), new("dbeta", gamma)
+    form.gradient_sums_into(dy, x, mean, var, EPSILON, *sums)
+    for returned, array in zip(
+        form.moments(x) + form.gradient_sums(dy, x, mean, var, EPSILON), (mean, var, *sums), strict=True
+    ):
+        assert returned.tobytes() == array.tobytes()
+    make("input_gradient", dy, x, mean, var, gamma, *sums, EPSILON)
+    make("frozen_input_gradient", dy, var, gamma, EPSILON)
     for kernel in ("batch_norm_backward", "frozen_backward"):
-        results[f"{kernel} dgamma"], results[f"{kernel} dbeta"] = fill(kernel, dy, x, mean, var, gamma, EPSILON)
+        make(kernel, dy, x, mean, var, gamma, EPSILON, of_features=("dgamma", "dbeta"))
     return results
 
 

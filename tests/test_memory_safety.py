@@ -1,0 +1,76 @@
+"""No kernel reads or writes beyond its arrays, leaves an element out, or keeps memory."""
+
+import gc
+import sys
+
+import numpy as np
+import pytest
+from numba.core.runtime import _nrt_python, rtsys
+
+import bnnumba
+from bnnumba.kernels import serial, threaded
+from tests.kernel_results import SHAPES, every_result
+from tests.problems import FLOATS, problem, same_bits
+from tests.subprocesses import run_python
+
+MIB = 2**20
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="protects pages by Linux's number for no access")
+@pytest.mark.parametrize("past_cache_bytes", ["", "0"], ids=["as measured", "past the cache"])
+def test_kernels_between_pages_that_nobody_may_touch(past_cache_bytes):
+    assert run_python("-m", "tests.guard_pages", BNNUMBA_PAST_CACHE_BYTES=past_cache_bytes) == "right\n"
+
+
+def test_kernels_keep_no_memory():
+    """What Numba's run-time system has allocated, it has freed when the results are gone."""
+    _nrt_python.memsys_enable_stats()
+    try:
+        before = rtsys.get_allocation_stats()
+        for shape in SHAPES:
+            for form in (serial, threaded):
+                every_result(form, problem(shape, 1))
+        gc.collect()
+        after = rtsys.get_allocation_stats()
+    finally:
+        _nrt_python.memsys_disable_stats()
+    assert after.alloc > before.alloc
+    assert after.alloc - before.alloc == after.free - before.free
+
+
+@pytest.fixture
+def recycling():
+    bnnumba.recycle_buffers(64 * MIB)
+    yield
+    bnnumba.recycle_buffers(0)
+
+
+def results(p, axis):
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, axis)
+    arguments = p.dy, p.x, *moments[:2], p.gamma, axis
+    return [
+        y,
+        bnnumba.normalize(p.x, *moments[:2], p.gamma, p.beta, axis),
+        bnnumba.batch_norm_backward(*arguments).dx,
+        bnnumba.batch_norm_backward(*arguments, frozen=True).dx,
+    ]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((5000, 67), -1), ((3, 70, 37, 43), 1), ((9, 3, 20_000), 1), ((2**20 + 3, 1), -1)], ids=str
+)
+def test_nothing_of_a_buffers_past_is_left(shape, axis, dtype, recycling):
+    """Every element of a recycled output is written: what it held before, NaN everywhere, is in none."""
+    p = problem(shape, axis, dtype)
+    bnnumba.recycle_buffers(0)
+    expected = results(p, axis)
+    bnnumba.recycle_buffers(64 * MIB)
+    for _ in range(3):
+        found = results(p, axis)
+        assert all(same_bits(a, b) for a, b in zip(found, expected, strict=True))
+        addresses = {array.ctypes.data for array in found}
+        for array in found:
+            array.fill(np.nan)
+        del array, found
+    assert {array.ctypes.data for array in results(p, axis)} == addresses
