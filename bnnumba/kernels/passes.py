@@ -159,6 +159,8 @@ def moments_into(x: Array, mean: Array, var: Array) -> None:
 
 def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:
     """Fill y = gamma*(x - mean)*rstd + beta, with rstd = 1/sqrt(var + epsilon), or 0 where that is 1/0."""
+    if x.size == 0:
+        return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     coefficients = new_coefficients(grid, x)
     normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
@@ -194,6 +196,8 @@ def input_gradient(
     dy: Array, x: Array, mean: Array, var: Array, gamma: Array, dgamma: Array, dbeta: Array, epsilon: float, dx: Array
 ) -> None:
     """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)."""
+    if x.size == 0:
+        return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
     gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
@@ -203,6 +207,8 @@ def input_gradient(
 
 def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`."""
+    if dy.size == 0:
+        return
     first, last, grid = signed(0), dy.shape[1], make_grid(dy.shape)
     coefficients = new_coefficients(grid, dy)
     frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
