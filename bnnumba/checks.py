@@ -289,14 +289,18 @@ def initializer(name: str, value: Any) -> Any:
     return value
 
 
-def initial_values(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    """What an initializer gave: real numbers of the feature shape."""
+def initial_values(name: str, value: object, shape: tuple[int, ...], dtype: Any) -> Array:
+    """What an initializer gave: a new array of the feature shape, of real numbers that fit the dtype."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiu":
         raise ValueError(f"{name} must give real numbers, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have the feature shape {shape}, got {array.shape}")
-    return array
+    with np.errstate(over="ignore"):
+        values: Array = np.array(array, dtype)
+    if (np.isinf(values) & np.isfinite(array)).any():
+        raise ValueError(f"{name} must fit {np.dtype(dtype)}, got {_described(value)}")
+    return values
 
 
 def weights(values: object, names: list[str], shape: tuple[int, ...] | None) -> list[Array]:

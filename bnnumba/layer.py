@@ -253,4 +253,4 @@ def _initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype:
         initializer = initializer(shape)
     elif not isinstance(initializer, np.ndarray):
         initializer = np.full(shape, initializer)
-    return np.array(checks.initial_values(name, initializer, shape), dtype=dtype)
+    return checks.initial_values(name, initializer, shape, dtype)

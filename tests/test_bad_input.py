@@ -256,6 +256,14 @@ def test_initializers_of_another_shape_leave_the_layer_unbuilt(name, given, word
         assert layer.get_weights() == []
 
 
+@pytest.mark.parametrize("name", ["beta_initializer", "gamma_initializer"])
+def test_initializers_beyond_the_dtype(name):
+    layer = bnnumba.BatchNormalization(**{name: 1e39})
+    check_refused(lambda: layer.build(SHAPE), ValueError, name, "fit float32")
+    bnnumba.BatchNormalization(**{name: 1e39}, dtype="float64").build(SHAPE)
+    bnnumba.BatchNormalization(**{name: np.full(3, np.inf)}).build(SHAPE)  # asked for
+
+
 @pytest.mark.parametrize(
     ("axis", "error"), [(2, AxisError), (-3, AxisError), ((0, 4), AxisError), ((1, -1), ValueError)]
 )
