@@ -65,8 +65,9 @@ def fold_sums(x: Array, grid: Grid, sums: Array, partial: Array) -> None:
                     if x.dtype == FLOAT32:
                         partial[k, f] += sums[k, c]
                     else:
-                        excess = partial[2 + k, f] + sums[2 + k, c]
-                        partial[k, f], partial[2 + k, f] = accumulate(partial[k, f], excess, sums[k, c], x)
+                        partial[k, f], partial[2 + k, f] = accumulate(
+                            partial[k, f], partial[2 + k, f], sums[k, c], sums[2 + k, c], x
+                        )
                     c += 1
 
 

@@ -76,17 +76,25 @@ def put_sums(sums: Array, j: int, n: int, values: Sums, x: Array) -> None:
 
 
 @loop
-def accumulate(total: Vector, excess: Vector, term: Vector, x: Array) -> tuple[Vector, Vector]:
-    """Add a term to the sum total - excess, of vectors or of scalars.
+def accumulate(total: Vector, excess: Vector, term: Vector, term_excess: Vector, x: Array) -> tuple[Vector, Vector]:
+    """Add term - term_excess to the sum total - excess, of vectors or of scalars.
 
-    For float64 data it is a compensated sum (Kahan 1965), which no length makes worse. float32 data has 29 bits to
-    spare in its float64 sums, and goes without.
+    For float64 data what rounding takes goes into the excess (Knuth 1969), so that no length, and no mixture of
+    magnitudes, makes the sum worse. float32 data has 29 bits to spare in its float64 sums, and goes without.
     """
+    result = total + term
     if x.dtype == FLOAT32:
-        return total + term, excess
-    corrected = term - excess
-    result = total + corrected
-    return result, (result - total) - corrected
+        return result, excess
+    part = result - total
+    return result, (excess + term_excess) - ((total - (result - part)) + (term - part))
+
+
+@loop
+def _accumulate_product(total: Vector, excess: Vector, a: Vector, b: Vector, x: Array) -> tuple[Vector, Vector]:
+    product = a * b
+    if x.dtype == FLOAT32:
+        return total + product, excess
+    return accumulate(total, excess, product, fma(splat(0.0) - a, b, product), x)
 
 
 @loop
@@ -94,8 +102,8 @@ def add_1(terms: Terms, dy: Array, x: Array, i: int, n: int, shift: Vector, sums
     """Add one vector's a and a*b to their sums."""
     sum_a, sum_ab, excess_a, excess_ab = sums
     a, b = terms(dy, x, i, n, 0, shift)
-    sum_a, excess_a = accumulate(sum_a, excess_a, a, x)
-    sum_ab, excess_ab = accumulate(sum_ab, excess_ab, a * b, x)
+    sum_a, excess_a = accumulate(sum_a, excess_a, a, splat(0.0), x)
+    sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, a, b, x)
     return sum_a, sum_ab, excess_a, excess_ab
 
 
@@ -111,20 +119,12 @@ def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, ahead: int, n: i
     a1, b1 = terms(dy, x, i + step, n, ahead, shift)
     a2, b2 = terms(dy, x, i + 2 * step, n, ahead, shift)
     a3, b3 = terms(dy, x, i + 3 * step, n, ahead, shift)
-    sum_a, excess_a = accumulate(sum_a, excess_a, (a0 + a1) + (a2 + a3), x)
+    sum_a, excess_a = accumulate(sum_a, excess_a, (a0 + a1) + (a2 + a3), splat(0.0), x)
     if x.dtype == FLOAT32:
         return sum_a, sum_ab + fma(a0, b0, fma(a1, b1, fma(a2, b2, a3 * b3))), excess_a, excess_ab
     for a, b in ((a0, b0), (a1, b1), (a2, b2), (a3, b3)):
-        sum_ab, excess_ab = accumulate(sum_ab, excess_ab, a * b, x)
+        sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, a, b, x)
     return sum_a, sum_ab, excess_a, excess_ab
-
-
-@loop
-def _add_compensated(total: Vector, excess: Vector, other: Vector, other_excess: Vector) -> tuple[Vector, Vector]:
-    """Add the sums total - excess and other - other_excess; what rounding takes goes into the excess (Knuth 1969)."""
-    result = total + other
-    part = result - total
-    return result, (excess + other_excess) - ((total - (result - part)) + (other - part))
 
 
 @loop
@@ -132,10 +132,10 @@ def fold_sum(total: Vector, excess: Vector, x: Array) -> tuple[float, float]:
     """Add up the lanes of a sum that `accumulate` made; for float64 data, no rounding is lost."""
     if x.dtype == FLOAT32:
         return fold(total), 0.0
-    total, excess = _add_compensated(total, excess, turn(total, 8), turn(excess, 8))
-    total, excess = _add_compensated(total, excess, turn(total, 4), turn(excess, 4))
-    total, excess = _add_compensated(total, excess, turn(total, 2), turn(excess, 2))
-    total, excess = _add_compensated(total, excess, turn(total, 1), turn(excess, 1))
+    total, excess = accumulate(total, excess, turn(total, 8), turn(excess, 8), x)
+    total, excess = accumulate(total, excess, turn(total, 4), turn(excess, 4), x)
+    total, excess = accumulate(total, excess, turn(total, 2), turn(excess, 2), x)
+    total, excess = accumulate(total, excess, turn(total, 1), turn(excess, 1), x)
     return first(total), first(excess)
 
 

@@ -104,8 +104,8 @@ def merge(partial: Array, x: Array, first: int, last: int) -> None:
         sum_a, sum_ab, excess_a, excess_ab = get_sums(partial[0], f, n, x)
         for chunk in range(1, partial.shape[0]):
             a, ab, less_a, less_ab = get_sums(partial[chunk], f, n, x)
-            sum_a, excess_a = accumulate(sum_a, excess_a + less_a, a, x)
-            sum_ab, excess_ab = accumulate(sum_ab, excess_ab + less_ab, ab, x)
+            sum_a, excess_a = accumulate(sum_a, excess_a, a, less_a, x)
+            sum_ab, excess_ab = accumulate(sum_ab, excess_ab, ab, less_ab, x)
         put_sums(partial[0], f, n, (sum_a, sum_ab, excess_a, excess_ab), x)
 
 
@@ -122,12 +122,16 @@ def finish_moments(x: Array, first: int, last: int, near: Array, partial: Array,
     again = False
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
-        sum_d, sum_dd, _, excess_dd = get_sums(partial[0], f, n, x)
+        sum_d, sum_dd, excess_d, excess_dd = get_sums(partial[0], f, n, x)
         distance: Vector = sum_d / count
         centre: Vector = load(near, f, n) + distance
+        # sum_dd - sum_d**2/count and its quotient by count, each with what its rounding takes.
         square = distance * sum_d
-        rest = fma(distance, sum_d, zero - square) + excess_dd
-        spread: Vector = ((sum_dd - square) - rest) / count
+        missing = fma(zero - distance, count, sum_d) - excess_d - excess_d
+        rest = excess_dd + fma(distance, sum_d, zero - square) + distance * missing
+        squares, rest = accumulate(sum_dd, rest, zero - square, zero, partial)
+        quotient: Vector = (squares - rest) / count
+        spread: Vector = quotient + (fma(zero - quotient, count, squares) - rest) / count
         spread = choose(less(spread, zero), zero, spread)
         finite = equal(sum_d - sum_d, zero)
         centre, spread = choose(finite, centre, nan), choose(finite, spread, nan)
