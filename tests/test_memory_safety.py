@@ -22,6 +22,17 @@ def test_kernels_between_pages_that_nobody_may_touch(past_cache_bytes):
     assert run_python("-m", "tests.guard_pages", BNNUMBA_PAST_CACHE_BYTES=past_cache_bytes) == "right\n"
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("form", [serial, threaded])
+def test_kernels_hold_all_that_they_call(form, dtype):
+    """A helper that was not linked in would be a call of address 0."""
+    every_result(form, problem((3, 4, 5), 1, dtype))
+    for kernel in form.FORM.values():
+        for compiled in kernel.overloads.values():
+            functions = compiled.library._get_module_for_linking().functions
+            assert not [f.name for f in functions if f.is_declaration and f.name.startswith("_ZN7bnnumba")]
+
+
 def test_kernels_keep_no_memory():
     """What Numba's run-time system has allocated, it has freed when the results are gone."""
     _nrt_python.memsys_enable_stats()

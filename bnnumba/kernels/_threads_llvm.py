@@ -54,7 +54,7 @@ def launch(typing_context: Any, work: Any, threads: Any, arguments: Any) -> Any:
 
         compiled = work.dispatcher.overloads[work_signature.args]
         function = _entry(context, builder.module, compiled.fndesc, kind)
-        context.add_linking_libs([compiled.library, *compiled.library._linking_libraries])
+        context.add_linking_libs([compiled.library])
         addresses = [builder.ptrtoint(function, _INDEX), builder.ptrtoint(packed, _INDEX)]
         context.get_function(run, run_signature)(builder, [*addresses, threads_value])
         with cgutils.if_unlikely(builder, cgutils.is_not_null(builder, builder.load(failed))):

@@ -128,7 +128,7 @@ def finish_moments(x: Array, first: int, last: int, near: Array, partial: Array,
         # sum_dd - sum_d**2/count and its quotient by count, each with what its rounding takes.
         square = distance * sum_d
         missing = fma(zero - distance, count, sum_d) - excess_d - excess_d
-        rest = excess_dd + fma(distance, sum_d, zero - square) + distance * missing
+        rest: Vector = excess_dd + fma(distance, sum_d, zero - square) + distance * missing
         squares, rest = accumulate(sum_dd, rest, zero - square, zero, partial)
         quotient: Vector = (squares - rest) / count
         spread: Vector = quotient + (fma(zero - quotient, count, squares) - rest) / count
