@@ -14,7 +14,7 @@ from bench.measure import Outcome, Plan, Process
 from bench.report import KEPT, parse
 from bench.results import Results, collect
 from bench.summary import OURS
-from bench.timing import least_time
+from bnnumba.command.timing import least_time
 
 LAST, FIRST = "last-32x56x56x64", "first-32x64x56x56"
 RATES = {"read": 10.0, "copy": 8.0, "copy_streamed": 16.0, "add": 12.0, "add_streamed": 6.0}  # GB/s

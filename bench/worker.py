@@ -6,7 +6,7 @@ from typing import Any
 from bench.cases import CASES, make_problem
 from bench.libraries import LeftOutError, Library, load
 from bench.machine import recycle_memory
-from bench.timing import least_time
+from bnnumba.command.timing import least_time
 
 
 class Worker:

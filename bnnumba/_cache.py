@@ -32,11 +32,23 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
         except OSError as error:
             _warn(f"a compiled kernel cannot be cached ({error!r})")
 
+    def holds(self, signature: Any, target_context: Any) -> bool:
+        """Whether a kernel would be loaded; whether its file is whole is only seen then."""
+        try:
+            return self._index_key(signature, target_context.codegen()) in self._cache_file._load_index()
+        except Exception:  # as above
+            return False
+
     def _drop_index(self) -> None:
         try:
             self.flush()
         except OSError as error:
             _warn(f"a damaged cache cannot be replaced ({error!r})")
+
+
+class _NoCache(NullCache):  # type: ignore[misc]
+    def holds(self, signature: Any, target_context: Any) -> bool:  # noqa: ARG002  # as of `_KernelCache`
+        return False
 
 
 def cache_for(function: Callable[..., Any]) -> Any:
@@ -45,7 +57,7 @@ def cache_for(function: Callable[..., Any]) -> Any:
         return _KernelCache(function)
     except (RuntimeError, OSError):  # no place is writeable; or the one that NUMBA_CACHE_DIR names cannot be
         _warn("no directory can hold compiled kernels, which every process then compiles anew")
-        return NullCache()
+        return _NoCache()
 
 
 def _warn(trouble: str) -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from time import perf_counter
 from timeit import Timer
+from typing import Any
 
 BATCH = 2e-5  # seconds: reading the clock costs some 50 ns, so short calls are timed many at once
 
 
-def least_time(run: Callable, seconds: float) -> float:
+def least_time(run: Callable[[], Any], seconds: float) -> float:
     """The least time of one call among some seconds of calls, after three that wake the threads and fill the cache."""
     timer = Timer(run)
     calls = 1 + int(BATCH / min(timer.repeat(3, 1)))

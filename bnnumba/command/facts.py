@@ -1,0 +1,86 @@
+"""What a bug report needs: versions, processor, threads, cache."""
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+import numba
+from llvmlite import binding
+
+import bnnumba
+from bnnumba.command.warm_up import Job
+from bnnumba.kernels.simd import CAN_STREAM
+from bnnumba.kernels.stores import PAST_CACHE_BYTES
+
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "tbb")
+FEATURES = ("fma", "avx2", "avx512f", "neon", "sve")  # what tells how fast the kernels can be
+
+# What numba.threading_layer() may say. The functions and the layer are safe with each of them.
+LAYERS = {
+    "tbb": "threads may call at once, forked children have threads",
+    "omp": "threads may call at once, forked children run without threads",
+    "workqueue": "threads may call at once, of which one has Numba's threads; forked children have threads",
+}
+
+
+def facts(jobs: list[Job]) -> list[tuple[str, str]]:
+    """Name and value; complete after a kernel has used threads, which makes Numba choose its threading layer."""
+    return [
+        ("bnnumba", bnnumba.__version__),
+        ("Python", f"{platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"),
+        ("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
+        ("processor", f"{_processor()}; to LLVM {binding.get_host_cpu_name()}, {', '.join(_features())}"),
+        ("stores past the cache", f"from {PAST_CACHE_BYTES / 2**20:g} MiB on" if CAN_STREAM else "none"),
+        ("threads", f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}, on {_cores()} cores"),
+        ("threading layer", _layer()),
+        ("compiled kernels", cache(jobs)),
+        ("settings", ", ".join(_settings()) or "none"),
+    ]
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _processor() -> str:
+    """As Linux has it; elsewhere what Python knows."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def _features() -> list[str]:
+    host = binding.get_host_cpu_features()
+    return [name for name in FEATURES if host.get(name)] or ["none of " + ", ".join(FEATURES)]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _layer() -> str:
+    try:
+        layer = numba.threading_layer()
+    except ValueError:
+        return "none: no kernel has used threads"
+    return f"{layer}: {LAYERS[layer]}"
+
+
+def cache(jobs: list[Job]) -> str:
+    """How many kernels the disk cache holds, and where."""
+    if not jobs:
+        return "none: NUMBA_DISABLE_JIT is set"
+    held, place = sum(job.cached for job in jobs), jobs[0].kernel.stats.cache_path
+    if place is None:
+        return "not kept: no directory can be written to"
+    return f"{held} of {len(jobs)} in {place}"
+
+
+def _settings() -> list[str]:
+    prefixes = ("NUMBA_", "BNNUMBA_", "OMP_", "KMP_", "TBB_")
+    return [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(prefixes)]

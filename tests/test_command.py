@@ -1,0 +1,108 @@
+"""`python -m bnnumba` for real, and what importing the package does not do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from bnnumba.command.warm_up import FORMS, jobs
+from bnnumba.kernels import passes
+from tests.subprocesses import ROOT, run_python
+
+
+def test_the_report_tells_all_facts_and_measures(tmp_path):
+    printed = run_python("-m", "bnnumba", COLUMNS="200")
+    for fact in (
+        "bnnumba",
+        "Python",
+        "numpy",
+        "llvmlite",
+        "processor",
+        "threads",
+        "threading layer",
+        "compiled kernels",
+    ):
+        assert fact in printed
+    for measured in ("Memory, GB/s", "stored past the cache", "Training step", "channels first", "backward", "%"):
+        assert measured in printed
+    assert "nan" not in printed.lower()
+
+
+def test_the_report_without_compiling():
+    printed = run_python("-m", "bnnumba", NUMBA_DISABLE_JIT="1")
+    assert "NUMBA_DISABLE_JIT is set" in printed
+    assert "Nothing is measured" in printed
+
+
+def test_every_kernel_has_its_types():
+    assert {job.name for job in jobs()} == {
+        f"{form}.{name} of {dtype}" for form in FORMS for name in passes.KERNELS for dtype in ("float32", "float64")
+    }
+
+
+AFTER_WARM_UP = """
+import numpy as np
+import bnnumba
+from bnnumba.kernels import serial, threaded
+
+for dtype in (np.float32, np.float64):
+    for shape in ((8, 4, 5), (64, 4, 4000)):
+        layer = bnnumba.BatchNormalization(1)
+        x = np.ones(shape, dtype)
+        layer(x, training=True)
+        layer.backward(x)
+        layer.trainable = False
+        layer(x, training=True)
+        layer.backward(x)
+        bnnumba.moments(x, 1)
+        bnnumba.batch_norm_backward(x, x, np.ones(4), np.ones(4), None, 1, needs_dx=False)
+kernels = [*serial.FORM.values(), *threaded.FORM.values()]
+print(sum(sum(kernel.stats.cache_misses.values()) for kernel in kernels))
+"""
+
+
+def test_nothing_compiles_after_warm_up(tmp_path):
+    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    assert f"{len(jobs())} of {len(jobs())} in {tmp_path}" in run_python("-m", "bnnumba", "warm-up", **cache)
+    assert run_python("-c", AFTER_WARM_UP, **cache) == "0\n"
+
+
+@pytest.mark.parametrize(
+    "environment", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}], ids=str
+)
+def test_warm_up_fails_where_nothing_is_kept(environment):
+    command = [sys.executable, "-W", "ignore", "-c", FIRST_JOB_ONLY]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "compiled kernels: no" in done.stdout
+
+
+FIRST_JOB_ONLY = """
+import sys
+from bnnumba import __main__ as command
+all_jobs = command.jobs()
+command.jobs = lambda: all_jobs[:1]
+sys.argv[1:] = ["warm-up"]
+sys.exit(command.main())
+"""
+
+
+def test_without_rich_the_extra_is_named():
+    code = "import sys; sys.modules['rich'] = None; sys.argv[1:] = []; import bnnumba.__main__"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "pip install 'bnnumba[cli]'" in done.stderr
+
+
+def test_importing_compiles_nothing_and_draws_nothing():
+    code = """
+import sys
+import bnnumba
+from bnnumba.kernels import serial, threaded
+assert not [name for name in sys.modules if name.startswith(("rich", "bnnumba.command"))]
+print([name for form in (serial, threaded) for name, kernel in form.FORM.items() if kernel.overloads])
+"""
+    assert run_python("-c", code) == "[]\n"
