@@ -10,16 +10,17 @@ a rate that suits it, the network without is as good after some epochs.
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from itertools import product
 from typing import NamedTuple
 
 import numpy as np
+from rich.progress import Progress
 from scipy.special import softmax
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
-from tqdm import tqdm
 
 from bnnumba import BatchNormalization
 
@@ -174,10 +175,11 @@ def run(trainers: list[str], epochs: int, batch_size: int, seed: int) -> None:
     start, batches = make_start(rng, pixels), make_batches(rng, images, epochs, batch_size)
     rows = list(product(inputs, RATES, NETWORKS))
     lines = []
-    with tqdm(total=len(rows) * len(trainers) * epochs, unit=" epochs") as bar:
+    with Progress() as bar:
+        epoch = bar.add_task("epochs", total=len(rows) * len(trainers) * epochs)
         for kind, rate, network in rows:
             task = Task(inputs[kind], NETWORKS[network], rate, start, batches)
-            results = [TRAINERS[name](task, bar.update) for name in trainers]
+            results = [TRAINERS[name](task, partial(bar.advance, epoch)) for name in trainers]
             cells = "".join(f"{r.accuracy:14.1%}{1e3 * r.seconds:8.1f} ms" for r in results)
             lines.append(f"{kind:14}{rate:<8}{network:28}{cells}")
     print(f"\nAccuracy on {len(inputs['raw'].test)} test images after {epochs} epochs, and time per epoch\n")

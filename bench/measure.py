@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
+from rich.progress import Progress
 
 from bench import check, limits
 from bench.cases import CASES
@@ -70,9 +70,10 @@ class Process:
 
 def measure(plan: Plan) -> Outcome:
     outcome = Outcome({}, {}, Counter())
-    with _processes(plan) as processes, tqdm(total=len(plan.cases) * plan.rounds, unit="round") as bar:
+    with _processes(plan) as processes, Progress() as bar:
+        task = bar.add_task("", total=len(plan.cases) * plan.rounds)
         for case_name in plan.cases:
-            bar.set_description(case_name)
+            bar.update(task, description=case_name)
             entries = _prepare(processes, case_name, plan.passes, outcome)
             seconds = outcome.seconds[case_name] = defaultdict(dict)
             for number in range(plan.rounds):
@@ -80,7 +81,7 @@ def measure(plan: Plan) -> Outcome:
                     time.sleep(PAUSE)
                     least, library = process.ask("time", pass_name, plan.seconds), process.library
                     seconds[pass_name][library] = min(least, seconds[pass_name].get(library, least))
-                bar.update()
+                bar.advance(task)
     return outcome
 
 
