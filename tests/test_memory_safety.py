@@ -49,6 +49,48 @@ def test_kernels_keep_no_memory():
     assert after.alloc - before.alloc == after.free - before.free
 
 
+LITTLE_MEMORY = """
+import re, resource
+import numpy as np
+import bnnumba
+
+def used():
+    with open("/proc/self/status") as status:
+        return 1024 * int(re.search(r"VmSize:\\s+(\\d+)", status.read())[1])
+
+def step():
+    layer(x, training=True)
+    layer.backward(x)
+
+x = np.random.default_rng(0).standard_normal((4, 2_000_000), np.float32)
+layer, twin = (bnnumba.BatchNormalization(momentum=0.5) for _ in range(2))
+for each in (layer, twin):
+    each(x[:2], training=True)
+    each.backward(x[:2])
+before = [weight.tobytes() for weight in layer.get_weights()]
+twin(x, training=True)
+after = [weight.tobytes() for weight in twin.get_weights()]
+outcomes = set()
+for extra in range(0, 600, 20):
+    layer.set_weights([np.frombuffer(weight, np.float32 if k < 2 else float) for k, weight in enumerate(before)])
+    resource.setrlimit(resource.RLIMIT_AS, (used() + extra * 2**20, -1))
+    try:
+        step()
+        outcomes.add("done")
+    except MemoryError:
+        outcomes.add("no memory")
+    resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+    assert [weight.tobytes() for weight in layer.get_weights()] in (before, after)
+print(sorted(outcomes))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads the memory in use as Linux tells it")
+def test_memory_errors_leave_the_layer_whole():
+    """Whatever finds no memory, from the output to a thread's sums, is a MemoryError, and the step may be repeated."""
+    assert run_python("-c", LITTLE_MEMORY) == "['done', 'no memory']\n"
+
+
 @pytest.fixture
 def recycling():
     bnnumba.recycle_buffers(64 * MIB)

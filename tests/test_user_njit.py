@@ -75,13 +75,18 @@ from bnnumba.kernels import serial, threaded
 
 @njit(fastmath=True)
 def both(x):
-    return serial.moments(x), threaded.moments(x)
+    mean, var = serial.moments(x)
+    moving_mean, moving_var = np.zeros(3), np.ones(3)
+    serial.update_moving_finite(moving_mean, moving_var, mean, var, 20, 0.5, 0)
+    return (mean, var), threaded.moments(x), (moving_mean, moving_var)
 
 x = np.ones((20, 3, 1))
 x[3, 1, 0] = np.nan
 if {by_user_first}:
     both(x)
-for mean, var in (serial.moments(x), threaded.moments(x), bnnumba.moments(x, 1)[:2], *both(x)):
+*found, moved = both(x)
+assert [list(each) for each in moved] == [[0.5, 0.0, 0.5], [0.5, 1.0, 0.5]]
+for mean, var in (serial.moments(x), threaded.moments(x), bnnumba.moments(x, 1)[:2], *found):
     assert list(np.isnan(mean)) == list(np.isnan(var)) == [False, True, False]
 print(sum(serial.moments.stats.cache_hits.values()) > 0)
 """
