@@ -7,6 +7,7 @@
     python -m bench --readme              the same, and the README's tables
     python -m bench --draw-only --readme  the picture and the tables again, from the results that are there
     python -m bench --quick               some cases, three rounds; --help tells how to choose cases, passes, libraries
+    python -m bench.startup               how long importing and the first training step of a process take
     python -m bench.digits                train on handwritten digits, with and without batch normalization
 
 `cases` and `libraries` are tables: a case or a library more is one line more there. BENCH_THREADS sets the number of
