@@ -122,7 +122,9 @@ def finish_moments(x: Array, first: int, last: int, near: Array, partial: Array,
     again = False
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
-        sum_d, sum_dd, excess_d, excess_dd = get_sums(partial[0], f, n, x)
+        total_d, sum_dd, excess_d, excess_dd = get_sums(partial[0], f, n, x)
+        sum_d: Vector = total_d - excess_d
+        excess_d = (sum_d - total_d) + excess_d
         distance: Vector = sum_d / count
         centre: Vector = load(near, f, n) + distance
         # sum_dd - sum_d**2/count and its quotient by count, each with what its rounding takes.
@@ -151,6 +153,6 @@ def finish_gradients(
     merge(partial, x, first, last)
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
-        sum_dy, sum_product, _, _ = get_sums(partial[0], f, n, x)
-        store(dbeta, f, n, sum_dy)
-        store(dgamma, f, n, sum_product * reciprocal_std(load(var, f, n), epsilon))
+        sum_dy, sum_product, excess_dy, excess_product = get_sums(partial[0], f, n, x)
+        store(dbeta, f, n, sum_dy - excess_dy)
+        store(dgamma, f, n, (sum_product - excess_product) * reciprocal_std(load(var, f, n), epsilon))
