@@ -62,6 +62,7 @@ def while_running(p):
 
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job is started without
     signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     for shape in SHAPES:
         p = problem(shape, offset=3.0)
