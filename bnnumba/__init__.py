@@ -16,6 +16,7 @@ from bnnumba.functional import (
     update_moving,
 )
 from bnnumba.layer import BatchNormalization
+from bnnumba.second import SecondGradients, batch_norm_double_backward
 
 __version__ = "0.1.0"
 
@@ -23,8 +24,10 @@ __all__ = [
     "BatchNormalization",
     "Gradients",
     "Moments",
+    "SecondGradients",
     "batch_norm",
     "batch_norm_backward",
+    "batch_norm_double_backward",
     "merge_moments",
     "moments",
     "normalize",

@@ -108,6 +108,10 @@ def right_arguments():
         bnnumba.batch_norm_backward: {
             "dy": dy, "x": x, "mean": f(), "var": f(), "gamma": f(), **common, "frozen": False, "needs_dx": True
         },
+        bnnumba.batch_norm_double_backward: {
+            "ddx": data() + 1, "ddgamma": f(), "ddbeta": f(), "dy": dy, "x": x, "mean": f(), "var": f(), "gamma": f(),
+            "feature_axis": -1, "epsilon": 1e-3, "frozen": False,
+        },
         bnnumba.update_moving: {
             "moving_mean": f(), "moving_var": f(), "moments": moments, "momentum": 0.9, "ddof": 0,
             "skip_nonfinite": False,
