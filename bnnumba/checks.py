@@ -162,11 +162,11 @@ def epsilon(value: object) -> float:
     return number
 
 
-def momentum(value: object) -> float:
+def momentum(value: object, name: str = "momentum") -> float:
     """A finite real number in [0, 1]."""
-    number = real("momentum", value)
+    number = real(name, value)
     if not 0 <= number <= 1:
-        raise ValueError(f"momentum must be in [0, 1], got {value!r}")
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
     return number
 
 
@@ -301,6 +301,25 @@ def initial_values(name: str, value: object, shape: tuple[int, ...], dtype: Any)
     if (np.isinf(values) & np.isfinite(array)).any():
         raise ValueError(f"{name} must fit {np.dtype(dtype)}, got {_described(value)}")
     return values
+
+
+def clipping(value: object, kind: Any) -> Any:
+    """The bounds of batch renormalization, of a dict that may leave some out."""
+    if not isinstance(value, dict | None):
+        raise TypeError(f"renorm_clipping must be a dict or None, got {_described(value)}")
+    given = {name: bound for name, bound in (value or {}).items() if bound is not None}
+    if not set(given) <= set(kind._fields):
+        raise ValueError(f"renorm_clipping must have no other keys than {', '.join(kind._fields)}, got {value}")
+    bounds = kind(**{name: real(f"renorm_clipping's {name}", bound) for name, bound in given.items()})
+    if not (0 <= bounds.rmin <= bounds.rmax and bounds.dmax >= 0):
+        raise ValueError(f"renorm_clipping must have 0 <= rmin <= rmax and dmax >= 0, got {value}")
+    return bounds
+
+
+def no_renorm(ddof: int, renorm: bool) -> None:
+    """Refuse batch renormalization with another variance than the population's, as Keras defines none."""
+    if renorm and ddof:
+        raise ValueError(f"ddof must be 0 with renorm, got {ddof}")
 
 
 def weights(values: object, names: list[str], shape: tuple[int, ...] | None) -> list[Array]:

@@ -7,7 +7,8 @@ import numpy as np
 
 from bnnumba import axes, checks
 from bnnumba._types import Array
-from bnnumba.functional import batch_norm, batch_norm_backward, move, normalize
+from bnnumba.functional import batch_norm, batch_norm_backward, moments, move, normalize
+from bnnumba.renorm import Clipping, Correction, Statistics, correction_of, update
 
 Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
 
@@ -19,6 +20,7 @@ class _Saved(NamedTuple):
     mean: Array
     var: Array
     frozen: bool
+    correction: Correction | None = None
 
 
 class BatchNormalization:
@@ -45,11 +47,18 @@ class BatchNormalization:
     skip_nonfinite : bool
         Whether moving statistics stay as they are for features whose batch mean or variance is NaN or infinite. False
         lets these in, as in Keras.
+    renorm : bool
+        Whether to train by batch renormalization, see `bnnumba.renorm`; ddof is then 0.
+    renorm_clipping : dict, optional
+        Of the bounds "rmin", "rmax" and "dmax"; those left out, or None, do not bound.
+    renorm_momentum : real number in [0, 1]
+        Of the averages that training normalizes by, `renorm_mean` and `renorm_stddev`.
 
     Attributes
     ----------
     gamma, beta : arrays of the feature shape, of `dtype`; None before the layer is built, or without scale, center
     moving_mean, moving_variance : arrays of the feature shape, float64; None before the layer is built
+    moving_stddev, renorm_mean, renorm_stddev : likewise; None without renorm
     dgamma, dbeta : arrays of the feature shape, float64, of the last `backward`; None before, or without scale, center
     trainable : bool
         False freezes the layer, as in Keras: it normalizes by the moving statistics and leaves them, whatever
@@ -76,6 +85,9 @@ class BatchNormalization:
         ddof: int = 0,
         dtype: Any = "float32",
         skip_nonfinite: bool = False,
+        renorm: bool = False,
+        renorm_clipping: dict[str, float | None] | None = None,
+        renorm_momentum: float = 0.99,
     ) -> None:
         self.axis = checks.axis("axis", axis)
         self.momentum = checks.momentum(momentum)
@@ -91,11 +103,19 @@ class BatchNormalization:
         self.ddof = checks.ddof(ddof)
         self.dtype = checks.dtype(dtype)
         self.skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
+        self.renorm = checks.flag("renorm", renorm)
+        checks.no_renorm(self.ddof, self.renorm)
+        self.renorm_clipping = renorm_clipping
+        self.renorm_momentum = checks.momentum(renorm_momentum, "renorm_momentum")
+        self._clipping = checks.clipping(renorm_clipping, Clipping)
         self.trainable = True
         self.gamma: Array | None = None
         self.beta: Array | None = None
         self.moving_mean: Array | None = None
         self.moving_variance: Array | None = None
+        self.moving_stddev: Array | None = None
+        self.renorm_mean: Array | None = None
+        self.renorm_stddev: Array | None = None
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
         self._feature_shape: tuple[int, ...] | None = None
@@ -138,12 +158,7 @@ class BatchNormalization:
         feature_shape = axes.canonical_view(x, self.axis, "axis").feature_shape
         self._build(feature_shape)
         if training and self.trainable:
-            moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
-            moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
-            y, moments = batch_norm(x, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
-            move(moving_mean, moving_variance, moments, self.momentum, self.ddof, self.skip_nonfinite)
-            self._saved = _Saved(x, moments.mean, moments.var, frozen=False)
-            return y
+            return self._renormalize(x, feature_shape) if self.renorm else self._train(x, feature_shape)
         assert self.moving_mean is not None
         assert self.moving_variance is not None
         mean, var = self.moving_mean, self.moving_variance
@@ -167,17 +182,23 @@ class BatchNormalization:
             If dy is no such array.
         """
         saved = checks.training_call(self._saved)
+        gamma = self.gamma if saved.correction is None else saved.correction.parameters(self.gamma, None)[0]
         dx, dgamma, dbeta, _ = batch_norm_backward(
-            dy, saved.x, saved.mean, saved.var, self.gamma, self.axis, epsilon=self.epsilon, frozen=saved.frozen
+            dy, saved.x, saved.mean, saved.var, gamma, self.axis, epsilon=self.epsilon, frozen=saved.frozen
         )
         assert dx is not None
+        if saved.correction is not None:
+            dgamma = saved.correction.dgamma(dgamma, dbeta)
         self.dgamma = dgamma if self.scale else None
         self.dbeta = dbeta if self.center else None
         self._saved = None
         return dx
 
     def get_weights(self) -> list[Array]:
-        """Copies of gamma, beta, moving mean and moving variance, in this order; those that there are."""
+        """Copies of the weights that there are, in Keras's order.
+
+        gamma, beta, moving_mean, moving_variance, moving_stddev, renorm_mean, renorm_stddev.
+        """
         return [weight.copy() for _, weight in self._weights()]
 
     def set_weights(self, weights: Sequence[Array]) -> None:
@@ -208,6 +229,9 @@ class BatchNormalization:
             "ddof": self.ddof,
             "dtype": self.dtype.name,
             "skip_nonfinite": self.skip_nonfinite,
+            "renorm": self.renorm,
+            "renorm_clipping": self.renorm_clipping,
+            "renorm_momentum": self.renorm_momentum,
         }
 
     @classmethod
@@ -225,6 +249,25 @@ class BatchNormalization:
         changed = [f"{name}={value!r}" for name, value in config.items() if not np.array_equal(value, defaults[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
 
+    def _train(self, x: Array, feature_shape: tuple[int, ...]) -> Array:
+        moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
+        moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
+        y, batch = batch_norm(x, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
+        move(moving_mean, moving_variance, batch, self.momentum, self.ddof, self.skip_nonfinite)
+        self._saved = _Saved(x, batch.mean, batch.var, frozen=False)
+        return y
+
+    def _renormalize(self, x: Array, feature_shape: tuple[int, ...]) -> Array:
+        names = Statistics._fields
+        statistics = Statistics(*(checks.moving(name, getattr(self, name), feature_shape) for name in names))
+        batch = moments(x, self.axis)
+        correction = correction_of(batch, statistics, self.epsilon, self._clipping)
+        gamma, beta = correction.parameters(self.gamma, self.beta)
+        y = normalize(x, batch.mean, batch.var, gamma, beta, self.axis, epsilon=self.epsilon)
+        update(statistics, batch, self.epsilon, self.momentum, self.renorm_momentum, self.skip_nonfinite)
+        self._saved = _Saved(x, batch.mean, batch.var, frozen=False, correction=correction)
+        return y
+
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         if self._feature_shape is not None:
             checks.same_features(self._feature_shape, feature_shape)
@@ -234,15 +277,13 @@ class BatchNormalization:
         mean = _initial("moving_mean_initializer", self.moving_mean_initializer, feature_shape, np.float64)
         var = _initial("moving_variance_initializer", self.moving_variance_initializer, feature_shape, np.float64)
         self.gamma, self.beta, self.moving_mean, self.moving_variance = gamma, beta, mean, var
+        if self.renorm:
+            stddev = np.asarray(np.sqrt(var))
+            self.moving_stddev, self.renorm_mean, self.renorm_stddev = stddev, mean.copy(), stddev.copy()
         self._feature_shape = feature_shape
 
     def _weights(self) -> list[tuple[str, Array]]:
-        named = [
-            ("gamma", self.gamma),
-            ("beta", self.beta),
-            ("moving_mean", self.moving_mean),
-            ("moving_variance", self.moving_variance),
-        ]
+        named = [(name, getattr(self, name)) for name in ("gamma", "beta", *Statistics._fields)]
         return [(name, weight) for name, weight in named if weight is not None]
 
 

@@ -353,5 +353,5 @@ def test_weights_of_a_layer_that_is_not_built():
 
 
 def test_an_unknown_argument_of_a_config():
-    with pytest.raises(TypeError, match="renorm"):
-        bnnumba.BatchNormalization.from_config({"renorm": True})
+    with pytest.raises(TypeError, match="synchronized"):
+        bnnumba.BatchNormalization.from_config({"synchronized": True})

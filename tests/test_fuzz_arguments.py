@@ -119,7 +119,8 @@ def right_arguments():
         layer_step: {
             "axis": -1, "momentum": 0.9, "epsilon": 1e-3, "center": True, "scale": True, "beta_initializer": "zeros",
             "gamma_initializer": "ones", "moving_mean_initializer": 0.5, "moving_variance_initializer": data(FEATURES),
-            "ddof": 0, "dtype": "float32", "skip_nonfinite": False, "input_shape": SHAPE, "x": x, "training": True,
+            "ddof": 0, "dtype": "float32", "skip_nonfinite": False, "renorm": False, "renorm_clipping": None,
+            "renorm_momentum": 0.99, "input_shape": SHAPE, "x": x, "training": True,
             "dy": dy, "weights": [f(), f(), f(), f()],
         },
     }  # fmt: skip

@@ -1,0 +1,94 @@
+"""Batch renormalization (Ioffe 2017), as Keras has it: what a training layer changes when it is asked to renormalize.
+
+    y = gamma * (x_hat*r + d) + beta
+    stddev = sqrt(var + epsilon)    renorm_stddev >= sqrt(epsilon)
+    r = stddev/renorm_stddev, clipped to [rmin, rmax]
+    d = (mean - renorm_mean)/renorm_stddev, clipped to [-dmax, dmax]
+
+r and d are constants to `backward`. All arrays here have the feature shape.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from bnnumba._types import Array
+from bnnumba.functional import Moments
+
+
+class Clipping(NamedTuple):
+    """The bounds of r and d; the defaults bound nothing."""
+
+    rmin: float = 0.0
+    rmax: float = np.inf
+    dmax: float = np.inf
+
+
+class Statistics(NamedTuple):
+    """The moving statistics of a layer that renormalizes, in the order of Keras's weights."""
+
+    moving_mean: Array
+    moving_variance: Array
+    moving_stddev: Array
+    renorm_mean: Array
+    renorm_stddev: Array
+
+
+class Correction(NamedTuple):
+    """r and d."""
+
+    r: Array
+    d: Array
+
+    def parameters(self, gamma: Array | None, beta: Array | None) -> tuple[Array, Array]:
+        """What gamma and beta become: y = (r*gamma)*x_hat + (d*gamma + beta)."""
+        scale, shift = (self.r, self.d) if gamma is None else (self.r * gamma, self.d * gamma)
+        return scale, shift if beta is None else shift + beta
+
+    def dgamma(self, dgamma: Array, dbeta: Array) -> Array:
+        """The gradient of gamma, from those of what gamma and beta became."""
+        result: Array = self.r * dgamma + self.d * dbeta
+        return result
+
+
+def correction_of(moments: Moments, statistics: Statistics, epsilon: float, clipping: Clipping) -> Correction:
+    """Compute r and d of a batch; where the renorm_stddev and epsilon are 0, r is 1 and d is 0."""
+    spread = np.maximum(statistics.renorm_stddev, np.sqrt(epsilon))
+    there = spread > 0
+    r = np.divide(np.sqrt(moments.var + epsilon), spread, out=np.ones(spread.shape), where=there)
+    d = np.divide(moments.mean - statistics.renorm_mean, spread, out=np.zeros(spread.shape), where=there)
+    return Correction(np.clip(r, clipping.rmin, clipping.rmax), np.clip(d, -clipping.dmax, clipping.dmax))
+
+
+def update(
+    statistics: Statistics,
+    moments: Moments,
+    epsilon: float,
+    momentum: float,
+    renorm_momentum: float,
+    skip_nonfinite: bool,
+) -> None:
+    """Move the statistics towards a batch's, in place; a batch of no elements leaves them.
+
+    moving = m*moving + (1 - m)*batch, with momentum for moving_mean and moving_stddev, with renorm_momentum for the
+    others; moving_variance = max(moving_stddev**2 - epsilon, 0).
+    """
+    if moments.count == 0:
+        return
+    mean, stddev = moments.mean, np.sqrt(moments.var + epsilon)
+    moving_stddev = _moved(statistics.moving_stddev, stddev, momentum)
+    new = Statistics(
+        _moved(statistics.moving_mean, mean, momentum),
+        np.maximum(moving_stddev**2 - epsilon, 0.0),
+        moving_stddev,
+        _moved(statistics.renorm_mean, mean, renorm_momentum),
+        _moved(statistics.renorm_stddev, stddev, renorm_momentum),
+    )
+    kept = np.isfinite(mean) & np.isfinite(stddev) if skip_nonfinite else np.True_
+    for array, values in zip(statistics, new, strict=True):
+        np.copyto(array, values, where=kept)
+
+
+def _moved(moving: Array, batch: Array, momentum: float) -> Array:
+    moved: Array = momentum * moving + (1.0 - momentum) * batch
+    return moved
