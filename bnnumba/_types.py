@@ -8,7 +8,8 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
 Vector = Array  # LANES numbers, see kernels.simd
-Terms = Callable[[Array, Array, int, int, int, Vector], tuple[Vector, Vector]]
+Term = tuple[Vector, Vector, Vector, Vector]  # a, b, and behind each what rounding took from it
+Terms = Callable[[Array, Array, int, int, int, Vector], Term]
 Sums = tuple[Vector, Vector, Vector, Vector]  # of a, of a*b, and the excess of each
 Coefficients = tuple[Vector, Vector, Vector, Vector, Vector]
 Values = Callable[[Array, Array, int, int, Coefficients], Vector]

@@ -153,3 +153,37 @@ def test_a_steep_ramp():
         x = np.linspace(-1e6, 1e6, 60_000).astype(dtype).reshape(20_000, 3, 1)
         exact = oracle.batch_norm(x, None, None, 1)
         bounds.check_moments(dtype, bnnumba.Moments(*threaded.moments(x), 0), exact)
+
+
+# ---- values whose roundings add up, instead of cancelling each other
+
+
+def _few_values(rng, n, f):
+    return np.where(rng.random((n, f)) < 0.5, *rng.normal(size=(2, f)))
+
+
+def _one_outweighs(rng, n, f):
+    return rng.normal(size=(n, f)) * np.where(rng.random((n, f)) < 1 / n, 10.0 ** rng.uniform(0, 9, f), 1.0)
+
+
+def _samples_far_from_the_mean(rng, n, f):
+    x = rng.integers(-3, 4, (n, f)) / 3
+    x[np.arange(16) * n // 16] = x.mean(axis=0) + x.std(axis=0)
+    return x
+
+
+VALUES = {
+    "few values": _few_values,
+    "one outweighs the others": _one_outweighs,
+    "mixed magnitudes": lambda rng, n, f: rng.normal(size=(n, f)) * 10.0 ** rng.uniform(-6, 2, (n, f)),
+    "samples far from the mean": _samples_far_from_the_mean,
+}
+
+
+@DTYPES
+@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("n", [2, 3, 17, 320])
+def test_moments_of_any_values(n, values, dtype):
+    x = VALUES[values](np.random.default_rng(n), n, 5000).astype(dtype).reshape(n, 5000, 1)
+    exact = oracle.batch_norm(x, None, None, 1)
+    bounds.check_moments(dtype, bnnumba.Moments(*serial.moments(x), 0), exact)

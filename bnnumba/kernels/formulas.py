@@ -3,7 +3,7 @@
 import numpy as np
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Coefficients, Sums, Terms, Vector
+from bnnumba._types import Array, Coefficients, Sums, Term, Terms, Vector
 from bnnumba.kernels.simd import (
     LANES,
     binade,
@@ -27,23 +27,29 @@ from bnnumba.kernels.simd import (
 
 FLOAT32 = np.dtype(np.float32)
 
-# ---- sums: each pass adds up a and a*b
+# ---- sums: each pass adds up a and a*b, where each of a and b is a vector and what rounding took from it
 
 
 @loop
-def moment_terms(dy: Array, x: Array, i: int, n: int, ahead: int, shift: Vector) -> tuple[Vector, Vector]:
-    """The pair (d, d) with d = x - shift: sums of d and d*d. What is `ahead` is fetched."""
+def moment_terms(dy: Array, x: Array, i: int, n: int, ahead: int, shift: Vector) -> Term:
+    """Twice d = x - shift: sums of d and d*d. What is `ahead` is fetched."""
     prefetch(x, i + ahead)
-    d = join(load_double(x, i, n) - shift, splat(0.0), n)
-    return d, d
+    value = load_double(x, i, n)
+    difference = value - shift
+    d: Vector = join(difference, splat(0.0), n)
+    if x.dtype == FLOAT32:
+        return d, splat(0.0), d, splat(0.0)
+    part = difference - value
+    low: Vector = (value - (difference - part)) - (shift + part)  # (Knuth 1969); 0 past the first n
+    return d, low, d, low
 
 
 @loop
-def gradient_terms(dy: Array, x: Array, i: int, n: int, ahead: int, mean: Vector) -> tuple[Vector, Vector]:
-    """The pair (dy, x - mean): sums of dy and dy*(x - mean)."""
+def gradient_terms(dy: Array, x: Array, i: int, n: int, ahead: int, mean: Vector) -> Term:
+    """Make dy and x - mean: sums of dy and dy*(x - mean). The rounding of x - mean is within the promise."""
     prefetch(dy, i + ahead)
     prefetch(x, i + ahead)
-    return load_double(dy, i, n), load_double(x, i, n) - mean
+    return load_double(dy, i, n), splat(0.0), load_double(x, i, n) - mean, splat(0.0)
 
 
 @helper
@@ -90,20 +96,22 @@ def accumulate(total: Vector, excess: Vector, term: Vector, term_excess: Vector,
 
 
 @loop
-def _accumulate_product(total: Vector, excess: Vector, a: Vector, b: Vector, x: Array) -> tuple[Vector, Vector]:
+def _accumulate_product(total: Vector, excess: Vector, term: Term, x: Array) -> tuple[Vector, Vector]:
+    a, low_a, b, low_b = term
     product = a * b
     if x.dtype == FLOAT32:
         return total + product, excess
-    return accumulate(total, excess, product, fma(splat(0.0) - a, b, product), x)
+    rest = fma(splat(0.0) - a, b, product) - fma(a, low_b, low_a * b)
+    return accumulate(total, excess, product, rest, x)
 
 
 @loop
 def add_1(terms: Terms, dy: Array, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
     """Add one vector's a and a*b to their sums."""
     sum_a, sum_ab, excess_a, excess_ab = sums
-    a, b = terms(dy, x, i, n, 0, shift)
-    sum_a, excess_a = accumulate(sum_a, excess_a, a, splat(0.0), x)
-    sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, a, b, x)
+    term = terms(dy, x, i, n, 0, shift)
+    sum_a, excess_a = accumulate(sum_a, excess_a, term[0], splat(0.0) - term[1], x)
+    sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, term, x)
     return sum_a, sum_ab, excess_a, excess_ab
 
 
@@ -115,15 +123,18 @@ def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, ahead: int, n: i
     go one by one, because the roundings of a tree are too many where one element outweighs the others.
     """
     sum_a, sum_ab, excess_a, excess_ab = sums
-    a0, b0 = terms(dy, x, i, n, ahead, shift)
-    a1, b1 = terms(dy, x, i + step, n, ahead, shift)
-    a2, b2 = terms(dy, x, i + 2 * step, n, ahead, shift)
-    a3, b3 = terms(dy, x, i + 3 * step, n, ahead, shift)
-    sum_a, excess_a = accumulate(sum_a, excess_a, (a0 + a1) + (a2 + a3), splat(0.0), x)
+    t0 = terms(dy, x, i, n, ahead, shift)
+    t1 = terms(dy, x, i + step, n, ahead, shift)
+    t2 = terms(dy, x, i + 2 * step, n, ahead, shift)
+    t3 = terms(dy, x, i + 3 * step, n, ahead, shift)
+    a = (t0[0] + t1[0]) + (t2[0] + t3[0])
     if x.dtype == FLOAT32:
-        return sum_a, sum_ab + fma(a0, b0, fma(a1, b1, fma(a2, b2, a3 * b3))), excess_a, excess_ab
-    for a, b in ((a0, b0), (a1, b1), (a2, b2), (a3, b3)):
-        sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, a, b, x)
+        products = fma(t0[0], t0[2], fma(t1[0], t1[2], fma(t2[0], t2[2], t3[0] * t3[2])))
+        return sum_a + a, sum_ab + products, excess_a, excess_ab
+    low = (t0[1] + t1[1]) + (t2[1] + t3[1])
+    sum_a, excess_a = accumulate(sum_a, excess_a, a, splat(0.0) - low, x)
+    for term in (t0, t1, t2, t3):
+        sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, term, x)
     return sum_a, sum_ab, excess_a, excess_ab
 
 
