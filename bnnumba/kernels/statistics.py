@@ -8,9 +8,10 @@ from bnnumba.kernels.formulas import FLOAT32, accumulate, get_sums, put_sums, re
 from bnnumba.kernels.grid import Grid, chunk_count
 from bnnumba.kernels.simd import LANES, any_lane, choose, equal, fma, less, load, splat, store
 
-# The shift is the mean of a few samples. It is too far from the mean of all where (mean - shift)**2 > FAR * var: float32
-# data's var would be off by about (1 + FAR) * 2**-53 of it, where 4 * 2**-24 is promised; float64 data's mean by
-# sqrt(FAR) * 2**-53 of the standard deviation, and y by as much. With 16 samples that happens to one feature in 10**4.
+# The shift is the mean of a few samples. It is too far from the mean of all where (mean - shift)**2 > FAR * var. Then
+# float32 data's var would be off by about (1 + FAR) * 2**-53 of it, where 4 * 2**-24 is promised, and float64 data's
+# mean, and with it y, by sqrt(FAR) * 2**-53 of the standard deviation. With 16 samples that happens to one feature in
+# 10**4.
 SAMPLES_64, FAR_64 = 16, 1.0
 SAMPLES_32, FAR_32 = 1, 2.0**20
 
