@@ -105,9 +105,9 @@ class BatchNormalization:
         self.skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
         self.renorm = checks.flag("renorm", renorm)
         checks.no_renorm(self.ddof, self.renorm)
-        self.renorm_clipping = renorm_clipping
-        self.renorm_momentum = checks.momentum(renorm_momentum, "renorm_momentum")
         self._clipping = checks.clipping(renorm_clipping, Clipping)
+        self.renorm_clipping = None if renorm_clipping is None else dict(renorm_clipping)
+        self.renorm_momentum = checks.momentum(renorm_momentum, "renorm_momentum")
         self.trainable = True
         self.gamma: Array | None = None
         self.beta: Array | None = None
