@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bnnumba._types import Array
-from bnnumba.functional import Moments
+from bnnumba.functional import Moments, move
 
 
 class Clipping(NamedTuple):
@@ -75,20 +75,9 @@ def update(
     """
     if moments.count == 0:
         return
-    mean, stddev = moments.mean, np.sqrt(moments.var + epsilon)
-    moving_stddev = _moved(statistics.moving_stddev, stddev, momentum)
-    new = Statistics(
-        _moved(statistics.moving_mean, mean, momentum),
-        np.maximum(moving_stddev**2 - epsilon, 0.0),
-        moving_stddev,
-        _moved(statistics.renorm_mean, mean, renorm_momentum),
-        _moved(statistics.renorm_stddev, stddev, renorm_momentum),
-    )
-    kept = np.isfinite(mean) & np.isfinite(stddev) if skip_nonfinite else np.True_
-    for array, values in zip(statistics, new, strict=True):
-        np.copyto(array, values, where=kept)
-
-
-def _moved(moving: Array, batch: Array, momentum: float) -> Array:
-    moved: Array = momentum * moving + (1.0 - momentum) * batch
-    return moved
+    batch = moments._replace(var=np.asarray(np.sqrt(moments.var + epsilon)))  # each mean is moved with a deviation
+    move(statistics.moving_mean, statistics.moving_stddev, batch, momentum, 0, skip_nonfinite)
+    move(statistics.renorm_mean, statistics.renorm_stddev, batch, renorm_momentum, 0, skip_nonfinite)
+    kept = np.isfinite(batch.mean) & np.isfinite(batch.var) if skip_nonfinite else np.True_
+    variance = np.maximum(statistics.moving_stddev**2 - epsilon, 0.0)
+    np.copyto(statistics.moving_variance, variance, where=kept)
