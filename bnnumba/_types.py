@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
+Arrays = tuple[Array, ...]
 Vector = Array  # LANES numbers, see kernels.simd
 Term = tuple[Vector, Vector, Vector, Vector]  # a, b, and behind each what rounding took from it
-Terms = Callable[[Array, Array, int, int, int, Vector], Term]
+Terms = Callable[[Arrays, Array, int, int, int, Vector], Term]
 Sums = tuple[Vector, Vector, Vector, Vector]  # of a, of a*b, and the excess of each
 Coefficients = tuple[Vector, Vector, Vector, Vector, Vector]
-Values = Callable[[Array, Array, int, int, Coefficients], Vector]
+Values = Callable[[Arrays, Array, int, int, Coefficients], Vector]

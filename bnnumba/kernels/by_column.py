@@ -1,10 +1,10 @@
 """Loops over data whose columns have sums and coefficients of their own, as vectors (see `grid`).
 
-Arrays are flat. Rows are streamed in memory order, because walking down a few columns defeats the prefetcher.
+Rows are streamed in memory order, because walking down a few columns defeats the prefetcher.
 """
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Coefficients, Terms, Values
+from bnnumba._types import Array, Arrays, Coefficients, Terms, Values
 from bnnumba.kernels.formulas import FLOAT32, accumulate, add_1, add_4, get_sums, put_sums
 from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.simd import LANES, load
@@ -15,7 +15,7 @@ TILE = 512  # columns: their sums stay in the first cache beside the data
 
 @loop
 def reduce(
-    terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, shift: Array, sums: Array, offset: int
+    terms: Terms, others: Arrays, x: Array, grid: Grid, region: Region, shift: Array, sums: Array, offset: int
 ) -> None:
     """Add the region's a and a*b to sums, whose column `offset` is the region's first."""
     columns, length = grid.columns, grid.fold * grid.inner
@@ -28,29 +28,29 @@ def reduce(
         while r + 4 <= whole:
             i = r * columns + start
             for c in range(tile, full, LANES):
-                _add_rows(terms, dy, x, i + c, columns, LANES, shift, start + c, sums, offset + c)
+                _add_rows(terms, others, x, i + c, columns, LANES, shift, start + c, sums, offset + c)
             if full < end:
-                _add_rows(terms, dy, x, i + full, columns, end - full, shift, start + full, sums, offset + full)
+                _add_rows(terms, others, x, i + full, columns, end - full, shift, start + full, sums, offset + full)
             r += 4
         while r < region.row_end:
             i = r * columns + start
             for c in range(tile, min(end, x.size - i), LANES):  # the last row may be short
                 n = min(LANES, min(end, x.size - i) - c)
                 k, j = load(shift, start + c, n), offset + c
-                put_sums(sums, j, n, add_1(terms, dy, x, i + c, n, k, get_sums(sums, j, n, x)), x)
+                put_sums(sums, j, n, add_1(terms, others, x, i + c, n, k, get_sums(sums, j, n, x)), x)
             r += 1
 
 
 @loop
 def _add_rows(
-    terms: Terms, dy: Array, x: Array, i: int, columns: int, n: int, shift: Array, c: int, sums: Array, j: int
+    terms: Terms, others: Arrays, x: Array, i: int, columns: int, n: int, shift: Array, c: int, sums: Array, j: int
 ) -> None:
     """Add n columns of 4 rows; meanwhile the 4 rows after them are fetched.
 
     The prefetchers of a core do not see through this walk: without, (65536, 256) is read at 11 GB/s, with it at 28.
     """
     k = load(shift, c, n)
-    put_sums(sums, j, n, add_4(terms, dy, x, i, columns, 4 * columns, n, k, get_sums(sums, j, n, x)), x)
+    put_sums(sums, j, n, add_4(terms, others, x, i, columns, 4 * columns, n, k, get_sums(sums, j, n, x)), x)
 
 
 @helper
@@ -73,23 +73,31 @@ def fold_sums(x: Array, grid: Grid, sums: Array, partial: Array) -> None:
 
 @loop
 def sweep(
-    values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
+    values: Values,
+    others: Arrays,
+    x: Array,
+    grid: Grid,
+    i: int,
+    end: int,
+    coefficients: Array,
+    past_cache: bool,
+    out: Array,
 ) -> None:
-    """Fill out[i : end] with the values of dy and x."""
+    """Fill out[i : end] with the values of its inputs."""
     columns = grid.columns
     c = i % columns
     n = lead(out, i, end, past_cache)
     if n:
-        put(out, i, n, False, values(dy, x, i, n, _of_columns(coefficients, c, n)))
+        put(out, i, n, False, values(others, x, i, n, _of_columns(coefficients, c, n)))
         i, c = i + n, c + n
     while i + LANES <= end:
         if c >= columns:  # the coefficients after a row's last are those of its first again
             c -= columns
-        put(out, i, LANES, past_cache, values(dy, x, i, LANES, _of_columns(coefficients, c, LANES)))
+        put(out, i, LANES, past_cache, values(others, x, i, LANES, _of_columns(coefficients, c, LANES)))
         i, c = i + LANES, c + LANES
     if i < end:
         c = c - columns if c >= columns else c
-        put(out, i, end - i, False, values(dy, x, i, end - i, _of_columns(coefficients, c, end - i)))
+        put(out, i, end - i, False, values(others, x, i, end - i, _of_columns(coefficients, c, end - i)))
 
 
 @loop

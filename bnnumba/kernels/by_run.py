@@ -1,7 +1,7 @@
-"""Loops over data whose features own runs of at least a vector (see `grid`). Arrays are flat."""
+"""Loops over data whose features own runs of at least a vector (see `grid`)."""
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Coefficients, Terms, Values
+from bnnumba._types import Array, Arrays, Coefficients, Terms, Values
 from bnnumba.kernels.formulas import FLOAT32, add_1, add_4, fold_sum, get_sums, put_sums
 from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.simd import LANES, join, splat
@@ -19,7 +19,15 @@ def read_ahead(grid: Grid, region: Region) -> int:
 
 @loop
 def reduce(
-    terms: Terms, dy: Array, x: Array, grid: Grid, region: Region, ahead: int, shift: Array, sums: Array, offset: int
+    terms: Terms,
+    others: Arrays,
+    x: Array,
+    grid: Grid,
+    region: Region,
+    ahead: int,
+    shift: Array,
+    sums: Array,
+    offset: int,
 ) -> None:
     """Add the region's a and a*b to sums, and meanwhile fetch what is `ahead`.
 
@@ -33,13 +41,13 @@ def reduce(
             i = (o * grid.feature + f) * grid.inner + region.column
             end = i + length
             while i + 4 * LANES <= end:
-                total = add_4(terms, dy, x, i, LANES, ahead, LANES, k, total)
+                total = add_4(terms, others, x, i, LANES, ahead, LANES, k, total)
                 i += 4 * LANES
             while i + LANES <= end:
-                total = add_1(terms, dy, x, i, LANES, k, total)
+                total = add_1(terms, others, x, i, LANES, k, total)
                 i += LANES
             if i < end:
-                total = add_1(terms, dy, x, i, end - i, k, total)
+                total = add_1(terms, others, x, i, end - i, k, total)
             put_sums(sums, j, LANES, total, x)
 
 
@@ -56,9 +64,17 @@ def fold_sums(x: Array, region: Region, sums: Array, partial: Array) -> None:
 
 @loop
 def sweep(
-    values: Values, dy: Array, x: Array, grid: Grid, i: int, end: int, coefficients: Array, past_cache: bool, out: Array
+    values: Values,
+    others: Arrays,
+    x: Array,
+    grid: Grid,
+    i: int,
+    end: int,
+    coefficients: Array,
+    past_cache: bool,
+    out: Array,
 ) -> None:
-    """Fill out[i : end] with the values of dy and x.
+    """Fill out[i : end] with the values of its inputs.
 
     A vector may hold one run's end and the next one's start, so that lines are stored whole.
     """
@@ -66,17 +82,17 @@ def sweep(
     own = _of_feature(coefficients, f)
     n = lead(out, i, end, past_cache) or min(LANES, end - i)
     while i < end:
-        result = values(dy, x, i, n, own)
+        result = values(others, x, i, n, own)
         if i + n > stop:
             f = f + 1 if f + 1 < grid.feature else 0
             own = _of_feature(coefficients, f)
-            result = join(result, values(dy, x, i, n, own), stop - i)
+            result = join(result, values(others, x, i, n, own), stop - i)
             stop += grid.inner
         put(out, i, n, past_cache and n == LANES, result)
         i += n
         whole = min(stop, end)
         while i + LANES <= whole:
-            put(out, i, LANES, past_cache, values(dy, x, i, LANES, own))
+            put(out, i, LANES, past_cache, values(others, x, i, LANES, own))
             i += LANES
         n = min(LANES, end - i)
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Coefficients, Sums, Term, Terms, Vector
+from bnnumba._types import Array, Arrays, Coefficients, Sums, Term, Terms, Vector
 from bnnumba.kernels.simd import (
     LANES,
     binade,
@@ -31,7 +31,7 @@ FLOAT32 = np.dtype(np.float32)
 
 
 @loop
-def moment_terms(dy: Array, x: Array, i: int, n: int, ahead: int, shift: Vector) -> Term:
+def moment_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, shift: Vector) -> Term:
     """Twice d = x - shift: sums of d and d*d. What is `ahead` is fetched."""
     prefetch(x, i + ahead)
     value = load_double(x, i, n)
@@ -45,8 +45,9 @@ def moment_terms(dy: Array, x: Array, i: int, n: int, ahead: int, shift: Vector)
 
 
 @loop
-def gradient_terms(dy: Array, x: Array, i: int, n: int, ahead: int, mean: Vector) -> Term:
+def gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, mean: Vector) -> Term:
     """Make dy and x - mean: sums of dy and dy*(x - mean). The rounding of x - mean is within the promise."""
+    dy = others[0]
     prefetch(dy, i + ahead)
     prefetch(x, i + ahead)
     return load_double(dy, i, n), splat(0.0), load_double(x, i, n) - mean, splat(0.0)
@@ -106,27 +107,29 @@ def _accumulate_product(total: Vector, excess: Vector, term: Term, x: Array) -> 
 
 
 @loop
-def add_1(terms: Terms, dy: Array, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
+def add_1(terms: Terms, others: Arrays, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
     """Add one vector's a and a*b to their sums."""
     sum_a, sum_ab, excess_a, excess_ab = sums
-    term = terms(dy, x, i, n, 0, shift)
+    term = terms(others, x, i, n, 0, shift)
     sum_a, excess_a = accumulate(sum_a, excess_a, term[0], splat(0.0) - term[1], x)
     sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, term, x)
     return sum_a, sum_ab, excess_a, excess_ab
 
 
 @loop
-def add_4(terms: Terms, dy: Array, x: Array, i: int, step: int, ahead: int, n: int, shift: Vector, sums: Sums) -> Sums:
+def add_4(
+    terms: Terms, others: Arrays, x: Array, i: int, step: int, ahead: int, n: int, shift: Vector, sums: Sums
+) -> Sums:
     """Add a and a*b of 4 vectors that start `step` apart to their sums, and fetch those that are `ahead`.
 
     They are first added to each other, which costs the fewest roundings and the shortest wait; but float64 data's a*b
     go one by one, because the roundings of a tree are too many where one element outweighs the others.
     """
     sum_a, sum_ab, excess_a, excess_ab = sums
-    t0 = terms(dy, x, i, n, ahead, shift)
-    t1 = terms(dy, x, i + step, n, ahead, shift)
-    t2 = terms(dy, x, i + 2 * step, n, ahead, shift)
-    t3 = terms(dy, x, i + 3 * step, n, ahead, shift)
+    t0 = terms(others, x, i, n, ahead, shift)
+    t1 = terms(others, x, i + step, n, ahead, shift)
+    t2 = terms(others, x, i + 2 * step, n, ahead, shift)
+    t3 = terms(others, x, i + 3 * step, n, ahead, shift)
     a = (t0[0] + t1[0]) + (t2[0] + t3[0])
     if x.dtype == FLOAT32:
         products = fma(t0[0], t0[2], fma(t1[0], t1[2], fma(t2[0], t2[2], t3[0] * t3[2])))
@@ -245,18 +248,18 @@ def moved(moving: float, batch: float, momentum: float) -> float:
     return momentum * moving + (1.0 - momentum) * batch
 
 
-# ---- values: what a sweep fills its result with, from dy and x
+# ---- values: what a sweep fills its result with, from x and from others
 
 
 @loop
-def normalized(dy: Array, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
-    """Return (x - mean_hi)*power*scale + shift; dy is not used."""
+def normalized(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return (x - mean_hi)*power*scale + shift."""
     mean_hi, power, scale, shift, _ = coefficients
     return fma((load(x, i, n) - mean_hi) * power, scale, shift)
 
 
 @loop
-def input_gradient(dy: Array, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
-    """Return (dy + (a + b*(x - mean_hi)*power))*scale*power."""
+def input_gradient(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return (dy + (a + b*(x - mean_hi)*power))*scale*power, with dy the other."""
     mean_hi, power, scale, a, b = coefficients
-    return (load(dy, i, n) + fma(b, (load(x, i, n) - mean_hi) * power, a)) * scale * power
+    return (load(others[0], i, n) + fma(b, (load(x, i, n) - mean_hi) * power, a)) * scale * power

@@ -1,0 +1,328 @@
+"""The passes, for any terms and values: what the kernels in `passes` and `fused` are made of.
+
+`each` and `threads` are a form's own (see `threads`). Where a thread can have whole features, it makes their sums and
+applies them while their data is in its cache, in one parallel region. Elsewhere the sums are made over the grid of
+chunks in one region and applied in a second.
+"""
+
+import numpy as np
+
+from bnnumba._jit import helper, inlined, loop, signed
+from bnnumba._types import Array, Arrays, Terms, Values
+from bnnumba.kernels.formulas import (
+    frozen_coefficients,
+    gradient_coefficients,
+    moment_terms,
+    normalize_coefficients,
+)
+from bnnumba.kernels.grid import Grid, Region, make_grid
+from bnnumba.kernels.parts import Work, adding, fill_region
+from bnnumba.kernels.plan import group_region, group_share, plan_of
+from bnnumba.kernels.simd import fence
+from bnnumba.kernels.statistics import (
+    coefficients_to_columns,
+    finish_gradients,
+    finish_moments,
+    new_coefficients,
+    new_partial,
+    new_shift,
+    sample_means,
+    shift_by,
+)
+from bnnumba.kernels.stores import goes_past_cache
+from bnnumba.kernels.threads import EachThread, within_work
+
+add_moments = adding(moment_terms)
+
+# ---- sums of the features first..last
+
+
+@inlined
+def sum_moments(
+    each: EachThread,
+    threads: int,
+    x: Array,
+    first: int,
+    last: int,
+    shift: Array,
+    partial: Array,
+    mean: Array,
+    var: Array,
+) -> None:
+    """Fill mean and var; twice, where the shift turns out to be far from the mean."""
+    near = np.empty(x.shape[1])
+    sample_means(x, first, last, near, shift)
+    for _ in range(2):
+        shift_by(near, make_grid(x.shape), first, last, shift)
+        each(add_moments, threads, ((), x, first, last, shift, partial))
+        if not finish_moments(x, first, last, near, partial, mean, var):
+            break
+
+
+@inlined
+def sum_gradients(
+    each: EachThread,
+    threads: int,
+    add: Work,
+    others: Arrays,
+    x: Array,
+    first: int,
+    last: int,
+    mean: Array,
+    var: Array,
+    epsilon: float,
+    shift: Array,
+    partial: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill dgamma and dbeta."""
+    shift_by(mean, make_grid(x.shape), first, last, shift)
+    each(add, threads, (others, x, first, last, shift, partial))
+    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
+
+
+# ---- groups of features, of which a thread has all the data
+
+
+def normalizing_groups(values: Values) -> Work:
+    """Make the function that makes the moments of groups, and fills y with the values that they give."""
+
+    @helper
+    def normalize_groups(
+        threads: int,
+        thread: int,
+        others: Arrays,
+        x: Array,
+        gamma: Array,
+        beta: Array,
+        epsilon: float,
+        past_cache: bool,
+        shift: Array,
+        partial: Array,
+        coefficients: Array,
+        mean: Array,
+        var: Array,
+        y: Array,
+    ) -> None:
+        """Do it for a thread's groups."""
+        grid, plan = plan_of(x, threads)
+        group, end = group_share(grid, plan, threads, thread)
+        while group < end:
+            region = group_region(grid, plan, group)
+            first, last = region.first, region.last
+            sum_moments(within_work, signed(1), x, first, last, shift, partial, mean, var)
+            normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
+            coefficients_to_columns(coefficients, grid, first, last)
+            fill_region(values, others, x, grid, region, coefficients, past_cache, y)
+            group += 1
+        fence()
+
+    return normalize_groups
+
+
+def differentiating_groups(terms: Terms, values: Values, fill_more: Work) -> Work:
+    """Make the function that makes dgamma and dbeta of groups, and fills results[0] with the values that they give.
+
+    fill_more: fills the other results.
+    """
+    add = adding(terms)
+
+    @helper
+    def differentiate_groups(
+        threads: int,
+        thread: int,
+        others: Arrays,
+        x: Array,
+        mean: Array,
+        var: Array,
+        gamma: Array,
+        epsilon: float,
+        past_cache: bool,
+        shift: Array,
+        partial: Array,
+        coefficients: Array,
+        dgamma: Array,
+        dbeta: Array,
+        results: Arrays,
+    ) -> None:
+        """Do it for a thread's groups."""
+        grid, plan = plan_of(x, threads)
+        count = x.shape[0] * x.shape[2]
+        group, end = group_share(grid, plan, threads, thread)
+        while group < end:
+            region = group_region(grid, plan, group)
+            first, last = region.first, region.last
+            sum_gradients(
+                within_work, signed(1), add, others, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta
+            )
+            gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
+            coefficients_to_columns(coefficients, grid, first, last)
+            fill_more(others, grid, region, coefficients, past_cache, results)
+            fill_region(values, others, x, grid, region, coefficients, past_cache, results[0])
+            group += 1
+        fence()
+
+    return differentiate_groups
+
+
+@loop
+def no_more(others: Arrays, grid: Grid, region: Region, coefficients: Array, past_cache: bool, results: Arrays) -> None:
+    """Fill nothing: there is one result."""
+
+
+# ---- whole passes
+
+
+@inlined
+def fill_moments(each: EachThread, threads: int, x: Array, mean: Array, var: Array) -> None:
+    if x.size == 0:
+        mean[:], var[:] = 0.0, 0.0
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    sum_moments(each, threads, x, first, last, new_shift(grid), new_partial(grid, x), mean, var)
+
+
+@inlined
+def fill_normalized(
+    each: EachThread,
+    threads: int,
+    fill: Work,
+    others: Arrays,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    y: Array,
+) -> None:
+    if x.size == 0:
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    coefficients = new_coefficients(grid, x)
+    normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
+    coefficients_to_columns(coefficients, grid, first, last)
+    each(fill, threads, (others, x, coefficients, goes_past_cache(y, x, *others), y))
+
+
+@inlined
+def fill_batch_norm(
+    each: EachThread,
+    threads: int,
+    normalize_groups: Work,
+    fill: Work,
+    others: Arrays,
+    x: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    y: Array,
+    mean: Array,
+    var: Array,
+) -> None:
+    grid, plan = plan_of(x, threads)
+    if not plan.whole or x.size == 0:
+        fill_moments(each, threads, x, mean, var)
+        fill_normalized(each, threads, fill, others, x, mean, var, gamma, beta, epsilon, y)
+        return
+    room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    past_cache = goes_past_cache(y, x, *others)
+    each(normalize_groups, threads, (others, x, gamma, beta, epsilon, past_cache, *room, mean, var, y))
+
+
+@inlined
+def fill_gradient_sums(
+    each: EachThread,
+    threads: int,
+    add: Work,
+    others: Arrays,
+    x: Array,
+    mean: Array,
+    var: Array,
+    epsilon: float,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    if x.size == 0:
+        dgamma[:], dbeta[:] = 0.0, 0.0
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    shift, partial = new_shift(grid), new_partial(grid, x)
+    sum_gradients(each, threads, add, others, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
+
+
+@inlined
+def fill_input_gradient(
+    each: EachThread,
+    threads: int,
+    fill: Work,
+    others: Arrays,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    dgamma: Array,
+    dbeta: Array,
+    epsilon: float,
+    dx: Array,
+) -> None:
+    if x.size == 0:
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
+    gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
+    coefficients_to_columns(coefficients, grid, first, last)
+    each(fill, threads, (others, x, coefficients, goes_past_cache(dx, x, *others), dx))
+
+
+@inlined
+def fill_in_groups(
+    each: EachThread,
+    threads: int,
+    differentiate_groups: Work,
+    others: Arrays,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    epsilon: float,
+    results: Arrays,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill the results group by group: where the plan has whole features."""
+    grid = make_grid(x.shape)
+    room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    past_cache = goes_past_cache(results[0], x, *others)
+    given = others, x, mean, var, gamma, epsilon, past_cache
+    each(differentiate_groups, threads, (*given, *room, dgamma, dbeta, results))
+
+
+@inlined
+def fill_frozen(
+    each: EachThread,
+    threads: int,
+    add_and_fill: Work,
+    others: Arrays,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    epsilon: float,
+    out: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill the gradient sums, and out with values of dy and of gamma*rstd, in one sweep."""
+    if x.size == 0:
+        dgamma[:], dbeta[:] = 0.0, 0.0
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    shift, partial, coefficients = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    shift_by(mean, grid, first, last, shift)
+    frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
+    coefficients_to_columns(coefficients, grid, first, last)
+    past_cache = goes_past_cache(out, x, *others)
+    each(add_and_fill, threads, (others, x, shift, coefficients, past_cache, partial, out))
+    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
