@@ -52,6 +52,22 @@ def like(name: str, value: object, x: Array) -> Array:
     return array
 
 
+def activation(value: object) -> bool:
+    """None, or "relu", for which it is True."""
+    if value is None:
+        return False
+    if not (isinstance(value, str) and value == "relu"):
+        raise ValueError(f"activation must be None or 'relu', got {_described(value)}")
+    return True
+
+
+def forward_result(y: object, x: Array) -> Array:
+    """The y that backward needs behind an activation."""
+    if y is None:
+        raise TypeError("y, the result of the forward call, must be given where there is an activation")
+    return like("y", y, x)
+
+
 def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
     """A real floating array of exactly the feature shape."""
     if isinstance(value, np.floating):  # what arithmetic on an array of shape () leaves

@@ -41,11 +41,37 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
 
 
 moments_into = _either_form("moments_into")
-normalize = _either_form("normalize", THREADED_NORMALIZE_BYTES)
-batch_norm_into = _either_form("batch_norm_into")
-gradient_sums_into = _either_form("gradient_sums_into")
-batch_norm_backward_into = _either_form("batch_norm_backward_into")
-frozen_backward_into = _either_form("frozen_backward_into")
+
+# By what comes behind the normalization: a ReLU or none, a residual that is added or none.
+NORMALIZE = {
+    (False, False): _either_form("normalize", THREADED_NORMALIZE_BYTES),
+    (True, False): _either_form("normalize_relu", THREADED_NORMALIZE_BYTES),
+    (False, True): _either_form("normalize_add", THREADED_NORMALIZE_BYTES),
+    (True, True): _either_form("normalize_add_relu", THREADED_NORMALIZE_BYTES),
+}
+BATCH_NORM = {
+    (False, False): _either_form("batch_norm_into"),
+    (True, False): _either_form("batch_norm_relu_into"),
+    (False, True): _either_form("batch_norm_add_into"),
+    (True, True): _either_form("batch_norm_add_relu_into"),
+}
+
+# By the ReLU, and whether dresidual is wanted, which without a ReLU is dy.
+GRADIENT_SUMS = {
+    (False, False): _either_form("gradient_sums_into"),
+    (True, False): _either_form("relu_gradient_sums_into"),
+    (True, True): _either_form("add_relu_gradient_sums_into"),
+}
+TRAINING_BACKWARD = {
+    (False, False): _either_form("batch_norm_backward_into"),
+    (True, False): _either_form("relu_backward_into"),
+    (True, True): _either_form("add_relu_backward_into"),
+}
+FROZEN_BACKWARD = {
+    (False, False): _either_form("frozen_backward_into"),
+    (True, False): _either_form("frozen_relu_backward_into"),
+    (True, True): _either_form("frozen_add_relu_backward_into"),
+}
 
 
 def _begin_child() -> None:

@@ -18,7 +18,7 @@ class Moments(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """dx (x's shape and dtype; None unless asked for), dgamma and dbeta (feature shape, float64), dresidual (None)."""
+    """dx and dresidual (x's shape and dtype; None unless asked for), dgamma and dbeta (feature shape, float64)."""
 
     dx: Array | None
     dgamma: Array
@@ -109,11 +109,13 @@ def normalize(
     feature_axis: int | tuple[int, ...] = -1,
     *,
     epsilon: float = 1e-3,
+    activation: str | None = None,
+    residual: Array | None = None,
     out: Array | None = None,
 ) -> Array:
     """Normalize x by a given mean and variance: inference, with moving statistics.
 
-        y = gamma * (x - mean) * rstd + beta    rstd = 1/sqrt(var + epsilon)
+        y = act(gamma * (x - mean) * rstd + beta + residual)    rstd = 1/sqrt(var + epsilon)
 
     Parameters
     ----------
@@ -124,8 +126,11 @@ def normalize(
         The axes that mean, var, gamma and beta belong to.
     epsilon : real number >= 0
         Added to var. Where var + epsilon is 0, rstd is taken as 0.
+    activation : None or "relu"
+        act(v) = v, or max(v, 0), which leaves NaN as it is.
+    residual : array of x's shape and dtype, in any memory order, or None for 0
     out : array of x's shape and dtype, optional
-        Takes the result. It may be x itself; otherwise it shares no memory with an input.
+        Takes the result. It may be x itself or residual itself; otherwise it shares no memory with an input.
 
     Returns
     -------
@@ -142,10 +147,12 @@ def normalize(
     statistics = view.parameter("mean", mean), view.parameter("var", var)
     scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
+    inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
+    kernel = forms.NORMALIZE[checks.activation(activation), residual is not None]
     others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
-    y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, others)
+    y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, others)
     result = view.for_result(y)
-    forms.normalize(view.of(x), *statistics, scale, shift, epsilon, result)
+    kernel(*[view.of(array) for array in inputs.values()], *statistics, scale, shift, epsilon, result)
     return view.deliver(result, y)
 
 
@@ -156,15 +163,17 @@ def batch_norm(
     feature_axis: int | tuple[int, ...] = -1,
     *,
     epsilon: float = 1e-3,
+    activation: str | None = None,
+    residual: Array | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Moments]:
     """Normalize x by its own moments: the training forward.
 
-        y = gamma * (x - mean) * rstd + beta    rstd = 1/sqrt(var + epsilon)    mean, var = moments(x)
+        y = act(gamma * (x - mean) * rstd + beta + residual)    rstd = 1/sqrt(var + epsilon)    mean, var = moments(x)
 
     Parameters
     ----------
-    x, gamma, beta, feature_axis, epsilon, out
+    x, gamma, beta, feature_axis, epsilon, activation, residual, out
         As for `normalize`. With out=x, x is gone: `batch_norm_backward` can then not be called.
 
     Returns
@@ -187,10 +196,12 @@ def batch_norm(
     view = axes.canonical_view(x, feature_axis)
     scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
-    y = axes.empty_like(x) if out is None else checks.output(out, x, {"x": x}, {"gamma": gamma, "beta": beta})
+    inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
+    kernel = forms.BATCH_NORM[checks.activation(activation), residual is not None]
+    y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, {"gamma": gamma, "beta": beta})
     result = view.for_result(y)
     mean, var = view.new_features()
-    forms.batch_norm_into(view.of(x), scale, shift, epsilon, result, mean, var)
+    kernel(*[view.of(array) for array in inputs.values()], scale, shift, epsilon, result, mean, var)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
 
 
@@ -205,13 +216,17 @@ def batch_norm_backward(
     epsilon: float = 1e-3,
     frozen: bool = False,
     needs_dx: bool = True,
+    y: Array | None = None,
+    activation: str | None = None,
+    residual: bool = False,
     out: Array | None = None,
 ) -> Gradients:
     """Compute the gradients of `batch_norm`, or with frozen=True those of `normalize`.
 
-        dbeta = sum(dy)    dgamma = sum(dy * x_hat)    x_hat = (x - mean)*rstd
-        training: dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)
-        frozen:   dx = gamma*rstd * dy
+        dbeta = sum(dresidual)    dgamma = sum(dresidual * x_hat)    x_hat = (x - mean)*rstd
+        training: dx = gamma*rstd * (dresidual - dbeta/count - x_hat * dgamma/count)
+        frozen:   dx = gamma*rstd * dresidual
+        dresidual = dy; behind a ReLU 0 where y <= 0
 
     Parameters
     ----------
@@ -226,13 +241,19 @@ def batch_norm_backward(
         Whether mean and var were constants.
     needs_dx : bool
         False leaves dx out, and a sweep over the data with it.
+    y : array of x's shape and dtype, in any memory order
+        The forward's result. Needed with an activation, and ignored without.
+    activation : None or "relu", as given forward
+    residual : bool
+        Whether dresidual is wanted.
     out : array of x's shape and dtype, optional
         Takes dx. It may be dy itself or x itself; otherwise it shares no memory with an input.
 
     Returns
     -------
     Gradients
-        dx, of x's shape, dtype and memory order, or `out`, or None; dgamma and dbeta, float64, of the feature shape.
+        dx, of x's shape, dtype and memory order, or `out`, or None; dgamma and dbeta, float64, of the feature shape;
+        dresidual, like dx, or None. Without an activation dresidual is dy itself (a copy, if `out` takes dy's place).
 
     Raises
     ------
@@ -246,17 +267,33 @@ def batch_norm_backward(
     scale = view.parameter("gamma", gamma, 1.0)
     epsilon = checks.epsilon(epsilon)
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
-    dgamma, dbeta = view.new_features()
-    if not needs_dx:
+    relu, residual = checks.activation(activation), checks.flag("residual", residual)
+    y = checks.forward_result(y, x) if relu else None
+    inputs = (view.of(dy), view.of(x)) if y is None else (view.of(dy), view.of(y), view.of(x))
+    dx = dresidual = None
+    results: tuple[Array, ...] = ()
+    if needs_dx:
+        others = {"mean": mean, "var": var, "gamma": gamma, "y": y}
+        dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
+        results = (view.for_result(dx),)
+    else:
         checks.no_output(out)
-        forms.gradient_sums_into(view.of(dy), view.of(x), *statistics, epsilon, dgamma, dbeta)
-        return Gradients(None, view.unflatten(dgamma), view.unflatten(dbeta))
-    others = {"mean": mean, "var": var, "gamma": gamma}
-    dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
-    result = view.for_result(dx)
-    kernel = forms.frozen_backward_into if frozen else forms.batch_norm_backward_into
-    kernel(view.of(dy), view.of(x), *statistics, scale, epsilon, result, dgamma, dbeta)
-    return Gradients(view.deliver(result, dx), view.unflatten(dgamma), view.unflatten(dbeta))
+    if residual and relu:
+        dresidual = axes.empty_like(x)
+        results = *results, view.for_result(dresidual)
+    elif residual:
+        dresidual = dy if out is None or not np.may_share_memory(out, dy) else dy.copy(order="K")
+    dgamma, dbeta = view.new_features()
+    if needs_dx:
+        kernel = (forms.FROZEN_BACKWARD if frozen else forms.TRAINING_BACKWARD)[relu, relu and residual]
+        kernel(*inputs, *statistics, scale, epsilon, *results, dgamma, dbeta)
+    else:
+        forms.GRADIENT_SUMS[relu, relu and residual](*inputs, *statistics, epsilon, *results, dgamma, dbeta)
+    if dx is not None:
+        view.deliver(results[0], dx)
+    if dresidual is not None and relu:
+        view.deliver(results[-1], dresidual)
+    return Gradients(dx, view.unflatten(dgamma), view.unflatten(dbeta), dresidual)
 
 
 def update_moving(

@@ -20,15 +20,18 @@ class _Saved(NamedTuple):
     mean: Array
     var: Array
     frozen: bool
+    y: Array | None  # where there is an activation
+    residual: bool
     correction: Correction | None = None
 
 
 class BatchNormalization:
     """Batch normalization in Keras 3's terms, for NumPy arrays.
 
-        training:  y = gamma * (x - mean)/sqrt(var + epsilon) + beta    with the batch's mean and population variance
+        training:  y = act(gamma * (x - mean)/sqrt(var + epsilon) + beta + residual)
+                   with the batch's mean and population variance
                    moving = momentum*moving + (1 - momentum)*batch
-        inference: y = gamma * (x - moving_mean)/sqrt(moving_variance + epsilon) + beta
+        inference: y = act(gamma * (x - moving_mean)/sqrt(moving_variance + epsilon) + beta + residual)
 
     Parameters
     ----------
@@ -47,6 +50,8 @@ class BatchNormalization:
     skip_nonfinite : bool
         Whether moving statistics stay as they are for features whose batch mean or variance is NaN or infinite. False
         lets these in, as in Keras.
+    activation : None or "relu"
+        act(v) = v, or max(v, 0).
     renorm : bool
         Whether to train by batch renormalization, see `bnnumba.renorm`; ddof is then 0.
     renorm_clipping : dict, optional
@@ -85,6 +90,7 @@ class BatchNormalization:
         ddof: int = 0,
         dtype: Any = "float32",
         skip_nonfinite: bool = False,
+        activation: str | None = None,
         renorm: bool = False,
         renorm_clipping: dict[str, float | None] | None = None,
         renorm_momentum: float = 0.99,
@@ -103,6 +109,7 @@ class BatchNormalization:
         self.ddof = checks.ddof(ddof)
         self.dtype = checks.dtype(dtype)
         self.skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
+        self.activation = "relu" if checks.activation(activation) else None
         self.renorm = checks.flag("renorm", renorm)
         checks.no_renorm(self.ddof, self.renorm)
         self._clipping = checks.clipping(renorm_clipping, Clipping)
@@ -133,15 +140,16 @@ class BatchNormalization:
         kept = axes.feature_axes(self.axis, len(sizes), "axis")
         self._build(checks.known_sizes(tuple(sizes[a] for a in kept)))
 
-    def __call__(self, x: Array, training: bool = False) -> Array:
+    def __call__(self, x: Array, training: bool = False, *, residual: Array | None = None) -> Array:
         """Normalize x, by its own moments when training and by the moving statistics otherwise.
 
         Parameters
         ----------
         x : array, at least 1-D, float32 or float64, any strides
         training : bool
-            True also moves the moving statistics, and keeps a reference to x (not a copy) for one `backward`.
-            False keeps nothing: threads may share the layer.
+            True also moves the moving statistics, and keeps a reference to x (not a copy) for one `backward`; with an
+            activation, to y too. False keeps nothing: threads may share the layer.
+        residual : array of x's shape and dtype, in any memory order, or None for 0
 
         Returns
         -------
@@ -151,24 +159,25 @@ class BatchNormalization:
         Raises
         ------
         TypeError, ValueError
-            If x is no such array, or its feature shape is not the one that the layer was built for.
+            If an argument is not as above, or x's feature shape is not the one that the layer was built for.
         """
         training = checks.flag("training", training)
         x = checks.data("x", x)
         feature_shape = axes.canonical_view(x, self.axis, "axis").feature_shape
         self._build(feature_shape)
         if training and self.trainable:
-            return self._renormalize(x, feature_shape) if self.renorm else self._train(x, feature_shape)
+            train = self._renormalize if self.renorm else self._train
+            return train(x, feature_shape, residual)
         assert self.moving_mean is not None
         assert self.moving_variance is not None
         mean, var = self.moving_mean, self.moving_variance
-        y = normalize(x, mean, var, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
+        y = self._normalize(x, mean, var, self.gamma, self.beta, residual)
         if training:
-            self._saved = _Saved(x, mean.copy(), var.copy(), frozen=True)
+            self._save(x, mean.copy(), var.copy(), y, residual, frozen=True)
         return y
 
-    def backward(self, dy: Array) -> Array:
-        """Return dx for the last training call, and leave `dgamma` and `dbeta`.
+    def backward(self, dy: Array) -> Array | tuple[Array, Array]:
+        """Return dx for the last training call, or (dx, dresidual) if it had a residual; leave `dgamma` and `dbeta`.
 
         Parameters
         ----------
@@ -183,8 +192,13 @@ class BatchNormalization:
         """
         saved = checks.training_call(self._saved)
         gamma = self.gamma if saved.correction is None else saved.correction.parameters(self.gamma, None)[0]
-        dx, dgamma, dbeta, _ = batch_norm_backward(
-            dy, saved.x, saved.mean, saved.var, gamma, self.axis, epsilon=self.epsilon, frozen=saved.frozen
+        dx, dgamma, dbeta, dresidual = batch_norm_backward(
+            *(dy, saved.x, saved.mean, saved.var, gamma, self.axis),
+            epsilon=self.epsilon,
+            frozen=saved.frozen,
+            y=saved.y,
+            activation=self.activation,
+            residual=saved.residual,
         )
         assert dx is not None
         if saved.correction is not None:
@@ -192,7 +206,7 @@ class BatchNormalization:
         self.dgamma = dgamma if self.scale else None
         self.dbeta = dbeta if self.center else None
         self._saved = None
-        return dx
+        return dx if dresidual is None else (dx, dresidual)
 
     def get_weights(self) -> list[Array]:
         """Copies of the weights that there are, in Keras's order.
@@ -229,6 +243,7 @@ class BatchNormalization:
             "ddof": self.ddof,
             "dtype": self.dtype.name,
             "skip_nonfinite": self.skip_nonfinite,
+            "activation": self.activation,
             "renorm": self.renorm,
             "renorm_clipping": self.renorm_clipping,
             "renorm_momentum": self.renorm_momentum,
@@ -249,24 +264,45 @@ class BatchNormalization:
         changed = [f"{name}={value!r}" for name, value in config.items() if not np.array_equal(value, defaults[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def _train(self, x: Array, feature_shape: tuple[int, ...]) -> Array:
+    def _train(self, x: Array, feature_shape: tuple[int, ...], residual: Array | None) -> Array:
         moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
         moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
-        y, batch = batch_norm(x, self.gamma, self.beta, self.axis, epsilon=self.epsilon)
+        y, batch = batch_norm(
+            *(x, self.gamma, self.beta, self.axis), epsilon=self.epsilon, activation=self.activation, residual=residual
+        )
         move(moving_mean, moving_variance, batch, self.momentum, self.ddof, self.skip_nonfinite)
-        self._saved = _Saved(x, batch.mean, batch.var, frozen=False)
+        self._save(x, batch.mean, batch.var, y, residual)
         return y
 
-    def _renormalize(self, x: Array, feature_shape: tuple[int, ...]) -> Array:
+    def _renormalize(self, x: Array, feature_shape: tuple[int, ...], residual: Array | None) -> Array:
         names = Statistics._fields
         statistics = Statistics(*(checks.moving(name, getattr(self, name), feature_shape) for name in names))
         batch = moments(x, self.axis)
         correction = correction_of(batch, statistics, self.epsilon, self._clipping)
-        gamma, beta = correction.parameters(self.gamma, self.beta)
-        y = normalize(x, batch.mean, batch.var, gamma, beta, self.axis, epsilon=self.epsilon)
+        y = self._normalize(x, batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual)
         update(statistics, batch, self.epsilon, self.momentum, self.renorm_momentum, self.skip_nonfinite)
-        self._saved = _Saved(x, batch.mean, batch.var, frozen=False, correction=correction)
+        self._save(x, batch.mean, batch.var, y, residual, correction=correction)
         return y
+
+    def _normalize(
+        self, x: Array, mean: Array, var: Array, gamma: Array | None, beta: Array | None, residual: Array | None
+    ) -> Array:
+        return normalize(
+            *(x, mean, var, gamma, beta, self.axis), epsilon=self.epsilon, activation=self.activation, residual=residual
+        )
+
+    def _save(
+        self,
+        x: Array,
+        mean: Array,
+        var: Array,
+        y: Array,
+        residual: Array | None,
+        frozen: bool = False,
+        correction: Correction | None = None,
+    ) -> None:
+        kept = None if self.activation is None else y
+        self._saved = _Saved(x, mean, var, frozen, kept, residual is not None, correction)
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         if self._feature_shape is not None:

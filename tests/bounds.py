@@ -49,6 +49,15 @@ def y(dtype, exact):
     return 3 * eps(dtype) * size + _moved(exact) * abs(exact.gamma) + subnormal(dtype)
 
 
+def y_with_residual(dtype, exact, residual):
+    """The residual's addition is one more rounding, of no more than |gamma*x_hat| + |beta| + |residual|.
+
+    An activation makes no error larger.
+    """
+    size = abs(exact.gamma * exact.x_hat) + abs(exact.beta) + abs(np.asarray(residual, oracle.WIDE))
+    return y(dtype, exact) + eps(dtype) * size
+
+
 def _total(array, exact):
     """The sum over the reduced axes: those along which the per-feature arrays have size 1."""
     reduced = tuple(a for a, size in enumerate(exact.dbeta.shape) if size == 1)
@@ -103,6 +112,12 @@ def check_moments(dtype, moments, exact):
 
 def check_y(dtype, result, exact):
     check("y", result, exact.y, y(dtype, exact))
+
+
+def check_fused_y(dtype, result, exact, activation, residual):
+    """exact: the Forward of the normalization alone."""
+    allowed = y(dtype, exact) if residual is None else y_with_residual(dtype, exact, residual)
+    check("y", result, oracle.act(exact, activation, residual).y, allowed)
 
 
 def check_gradients(dtype, gradients, exact, frozen=False):

@@ -42,6 +42,8 @@ class Case(NamedTuple):
     output: str
     threads: int
     bad: tuple[tuple[int, float], ...]
+    activation: str | None
+    residual: np.ndarray | None
 
 
 def shapes():
@@ -78,4 +80,6 @@ def cases(draw):
         draw(st.sampled_from(OUTPUTS)),
         draw(st.integers(1, numba.config.NUMBA_NUM_THREADS)),
         tuple(bad),
+        draw(st.sampled_from([None, "relu"])),
+        draw(st.sampled_from([None, (2 * rng.standard_normal(shape)).astype(dtype)])),
     )

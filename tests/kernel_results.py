@@ -63,6 +63,24 @@ def every_result(form, p, place=np.array):
     make("frozen_input_gradient", dy, var, gamma, EPSILON)
     for kernel in ("batch_norm_backward", "frozen_backward"):
         make(kernel, dy, x, mean, var, gamma, EPSILON, of_features=("dgamma", "dbeta"))
+
+    # ---- with a residual and ReLU
+    residual = place(-p.dy)
+
+    def fill(kernel, *arguments, of_data, of_features=()):
+        """Call a kernel that fills all its results."""
+        names = [(name, x) for name in of_data] + [(name, gamma) for name in of_features]
+        getattr(form, kernel)(*arguments, *(new(f"{kernel} {name}", like) for name, like in names))
+
+    for kind, data in (("relu", (x,)), ("add", (x, residual)), ("add_relu", (x, residual))):
+        fill(f"normalize_{kind}", *data, mean, var, gamma, beta, EPSILON, of_data=("y",))
+        fill(f"batch_norm_{kind}_into", *data, gamma, beta, EPSILON, of_data=("y",), of_features=("mean", "var"))
+    for kind, of_data in (("relu", ()), ("add_relu", ("dresidual",))):
+        given = dy, place(results[f"normalize_{kind} y"]), x, mean, var
+        common = {"of_features": ("dgamma", "dbeta")}
+        fill(f"{kind}_gradient_sums_into", *given, EPSILON, of_data=of_data, **common)
+        for kernel in (f"{kind}_backward_into", f"frozen_{kind}_backward_into"):
+            fill(kernel, *given, gamma, EPSILON, of_data=("dx", *of_data), **common)
     return results
 
 

@@ -102,6 +102,17 @@ def backward(dy, x, mean, var, gamma=None, feature_axis=-1, epsilon=1e-3, frozen
     return Backward(forward.gamma * forward.rstd * (dy - through_moments), dgamma, dbeta, dy, forward)
 
 
+def act(exact, activation=None, residual=None):
+    """A Forward's y with a residual and an activation behind it; NaN passes."""
+    y = exact.y if residual is None else exact.y + np.asarray(residual, WIDE)
+    return exact._replace(y=np.where(y < 0, WIDE(0), y) if activation == "relu" else y)
+
+
+def behind(dy, y, activation=None):
+    """The gradient of what the activation was applied to, in dy's dtype; it passes where y is NaN."""
+    return np.where(y <= 0, np.zeros_like(dy), dy) if activation == "relu" else dy
+
+
 def update_moving(moving, batch, momentum):
     """One step of one moving statistic, in the dtype's own extended precision."""
     return WIDE(momentum) * moving + (1 - WIDE(momentum)) * batch

@@ -96,7 +96,18 @@ BAD_OUT = [
     (lambda a: a["memory"][1:5], ValueError, "memory with x"),
     (lambda a: a["gamma"].base[:12].reshape(SHAPE), ValueError, "memory with gamma"),
 ]
-BAD_OUT_BACKWARD = [*BAD_OUT, (lambda a: a["dy"][::-1], ValueError, "memory with dy")]
+BAD_OUT_FORWARD = [*BAD_OUT, (lambda a: a["residual"][::-1], ValueError, "memory with residual")]
+BAD_OUT_BACKWARD = [
+    *BAD_OUT,
+    (lambda a: a["dy"][::-1], ValueError, "memory with dy"),
+    (lambda a: a["y"], ValueError, "memory with y"),
+]
+BAD_ACTIVATION = [
+    (value, ValueError, f"None or 'relu'.*{re.escape(repr(value))}")
+    for value in ("ReLU", "tanh", "", True, 0, ["relu"])
+]
+BAD_RESIDUAL = [row for row in BAD_DY if row[0] is not None]
+BAD_Y = [*BAD_RESIDUAL, (None, TypeError, "must be given where there is an activation")]
 BAD_MOVING = [
     *NO_ARRAY,
     (np.ma.masked_array(floats(FEATURES)), TypeError, "array.*MaskedArray"),
@@ -124,12 +135,14 @@ OTHER_FEATURES = [(moments_of(F[:2], F[:2]), ValueError, r"\(3,\).*\(2,\)|\(2,\)
 
 DATA = {"x": BAD_DATA, "feature_axis": BAD_AXIS, "gamma": BAD_FEATURES, "epsilon": BAD_EPSILON}
 STATISTICS = {name: [*BAD_FEATURES, (None, TypeError, "array.*None")] for name in ("mean", "var")}
+BEHIND = {"activation": BAD_ACTIVATION, "residual": BAD_RESIDUAL}
 FUNCTIONS = {
     bnnumba.moments: {"x": BAD_DATA, "feature_axis": BAD_AXIS},
-    bnnumba.normalize: {**DATA, **STATISTICS, "beta": BAD_FEATURES, "out": BAD_OUT},
-    bnnumba.batch_norm: {**DATA, "beta": BAD_FEATURES, "out": BAD_OUT},
+    bnnumba.normalize: {**DATA, **STATISTICS, **BEHIND, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD},
+    bnnumba.batch_norm: {**DATA, **BEHIND, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD},
     bnnumba.batch_norm_backward: {
-        **DATA, **STATISTICS, "dy": BAD_DY, "frozen": BAD_FLAG, "needs_dx": BAD_FLAG, "out": BAD_OUT_BACKWARD
+        **DATA, **STATISTICS, "dy": BAD_DY, "frozen": BAD_FLAG, "needs_dx": BAD_FLAG, "out": BAD_OUT_BACKWARD,
+        "y": BAD_Y, "activation": BAD_ACTIVATION, "residual": BAD_FLAG,
     },
     bnnumba.merge_moments: {"a": [*BAD_MOMENTS, *OTHER_FEATURES], "b": [*BAD_MOMENTS, *OTHER_FEATURES]},
     bnnumba.update_moving: {
@@ -158,6 +171,8 @@ def right_arguments(function, names):
         "moving_mean": F.copy(), "moving_var": F.copy(), "moments": moments_of(F.copy(), F.copy()), "momentum": 0.9,
         "ddof": 0, "skip_nonfinite": False, "a": moments_of(F.copy(), F.copy()), "b": moments_of(F.copy(), F.copy()),
     }  # fmt: skip
+    known["y"], known["activation"] = floats(), "relu"
+    known["residual"] = False if function is bnnumba.batch_norm_backward else floats()
     return {name: known[name] for name in names}, {"memory": memory}
 
 
@@ -223,6 +238,7 @@ CONSTRUCTOR = {
     "center": BAD_FLAG,
     "scale": BAD_FLAG,
     "skip_nonfinite": BAD_FLAG,
+    "activation": BAD_ACTIVATION,
     "dtype": BAD_DTYPE,
     **dict.fromkeys(INITIALIZERS, BAD_INITIALIZER),
 }
@@ -304,6 +320,7 @@ def check_same_state(layer, before):
 LAYER_CALLS = {
     "x": BAD_DATA,
     "training": BAD_FLAG,
+    "residual": BAD_RESIDUAL,
     "feature shape": [(floats((4, 5)), ValueError, r"feature shape \(3,\).*\(5,\)")],
 }
 

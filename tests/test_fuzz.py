@@ -29,12 +29,14 @@ class Step:
         for place, value in bad:
             x.flat[place] = value
         self.case, self.x = case, x
-        common = {"feature_axis": axis, "epsilon": epsilon}
+        common = {"feature_axis": axis, "epsilon": epsilon, "activation": case.activation}
+        behind = {} if case.residual is None else {"residual": _layout(case.residual, case.dy_layout)}
         own = self._x()
-        self.y, self.moments = bnnumba.batch_norm(own, p.gamma, p.beta, **common, out=self._out(x=own))
+        self.y, self.moments = bnnumba.batch_norm(own, p.gamma, p.beta, **common, **behind, out=self._out(x=own))
         mean, var, _ = self.moments
         own = self._x()
-        self.inference = bnnumba.normalize(own, mean, var, p.gamma, p.beta, **common, out=self._out(x=own))
+        self.inference = bnnumba.normalize(own, mean, var, p.gamma, p.beta, **common, **behind, out=self._out(x=own))
+        common.update(y=_native(self.y).copy(), residual=case.residual is not None)
         self.gradients = []
         for frozen in (False, True):
             own, dy = self._x(), self._dy()
@@ -76,14 +78,18 @@ def check_against_oracle(step):
     (p, axis, epsilon, *_), dtype = step.case, step.x.dtype
     exact = oracle.batch_norm(p.x, p.gamma, p.beta, axis, epsilon)
     bounds.check_moments(dtype, step.moments, exact)
-    bounds.check_y(dtype, step.y, exact)
+    behind = step.case.activation, step.case.residual
+    bounds.check_fused_y(dtype, step.y, exact, *behind)
     assert step.moments.count == oracle.count(p.x.shape, axis)
     statistics = step.moments[:2]
     exact = oracle.normalize(p.x, *statistics, p.gamma, p.beta, axis, epsilon)
-    bounds.check_y(dtype, step.inference, exact)
+    bounds.check_fused_y(dtype, step.inference, exact, *behind)
+    dy = oracle.behind(p.dy, step.y, step.case.activation)
     for frozen, gradients in zip((False, True), step.gradients, strict=True):
-        exact = oracle.backward(p.dy, p.x, *statistics, p.gamma, axis, epsilon, frozen)
+        exact = oracle.backward(dy, p.x, *statistics, p.gamma, axis, epsilon, frozen)
         bounds.check_gradients(dtype, gradients, exact, frozen)
+        if step.case.residual is not None:
+            np.testing.assert_array_equal(gradients.dresidual, dy)
 
 
 def check_poisoned(step, clean):

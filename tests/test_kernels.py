@@ -45,6 +45,33 @@ def check_consistency(results):
         assert same_bits(results[one], results[other]), (one, other)
 
 
+def check_fused(p, results):
+    """Kernels with a residual and ReLU give the bits of those without, and of NumPy's sum, maximum and choice."""
+    with_residual = results["normalize"] - p.dy
+    expected = {
+        "relu": np.maximum(results["normalize"], 0), "add": with_residual, "add_relu": np.maximum(with_residual, 0)
+    }  # fmt: skip
+    for kind, y in expected.items():
+        for kernel in (f"normalize_{kind}", f"batch_norm_{kind}_into"):
+            np.testing.assert_array_equal(results[f"{kernel} y"], y)
+        for name in ("mean", "var"):
+            assert same_bits(results[f"batch_norm_{kind}_into {name}"], results[name])
+    statistics = results["mean"], results["var"]
+    for kind in ("relu", "add_relu"):
+        dresidual = np.where(expected[kind] > 0, p.dy, 0).astype(p.x.dtype)
+        for kernel in (f"{kind}_gradient_sums_into", f"{kind}_backward_into", f"frozen_{kind}_backward_into"):
+            dx = np.empty_like(p.x)
+            plain = serial.frozen_backward if kernel.startswith("frozen") else serial.batch_norm_backward
+            sums = plain(dresidual, p.x, *statistics, p.gamma, EPSILON, dx)
+            known = {"dx": dx, "dgamma": sums[0], "dbeta": sums[1], "dresidual": dresidual}
+            found = {name: results.get(f"{kernel} {name}") for name in known}
+            assert (found["dx"] is None) == ("sums" in kernel)
+            assert (found["dresidual"] is None) == (kind == "relu")
+            for name, result in found.items():
+                if result is not None:
+                    np.testing.assert_array_equal(result, known[name], f"{kernel} {name}")
+
+
 @pytest.mark.subset
 @pytest.mark.parametrize("shape", [(70, 3, 1), (20, 70, 1), (3, 4, 150), *EMPTY], ids=str)
 def test_serial_form_on_small_shapes(shape):
@@ -52,6 +79,7 @@ def test_serial_form_on_small_shapes(shape):
     results = every_result(serial, p)
     check_against_oracle(p, results)
     check_consistency(results)
+    check_fused(p, results)
 
 
 @DTYPES
@@ -61,6 +89,7 @@ def test_both_forms(shape, dtype):
     results = every_result(serial, p)
     check_against_oracle(p, results)
     check_consistency(results)
+    check_fused(p, results)
     check_same(results, every_result(threaded, p))
 
 
@@ -118,6 +147,19 @@ def test_results_may_take_the_place_of_the_data(form, dtype):
                 data = [p.dy.copy(), p.x.copy()]
                 getattr(form, kernel)(*data, results["mean"], results["var"], p.gamma, EPSILON, data[place])
                 assert same_bits(data[place], results[kernel])
+
+        fused = results["mean"], results["var"], p.gamma, EPSILON
+        for place in (0, 1):
+            data = [p.x.copy(), -p.dy]
+            form.batch_norm_add_relu_into(*data, p.gamma, p.beta, EPSILON, data[place], *np.empty((2, shape[1])))
+            assert same_bits(data[place], results["normalize_add_relu y"])
+        for kind, more in (("relu", 0), ("add_relu", 1), ("frozen_relu", 0), ("frozen_add_relu", 1)):
+            kernel = f"{kind}_backward_into"
+            for place in (0, 2):
+                data = [p.dy.copy(), results[f"normalize_{kind.removeprefix('frozen_')} y"], p.x.copy()]
+                dresidual = [np.empty_like(p.x)] * more
+                getattr(form, kernel)(*data, *fused, data[place], *dresidual, *np.empty((2, shape[1])))
+                assert same_bits(data[place], results[f"{kernel} dx"])
 
 
 # ---- data that a guess at the mean is taken from, where the guess is bad

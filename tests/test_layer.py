@@ -241,8 +241,8 @@ def test_config():
     options = {
         "axis": (1, -1), "momentum": 0.5, "epsilon": 1e-5, "center": False, "scale": False, "beta_initializer": 2.0,
         "gamma_initializer": "zeros", "moving_mean_initializer": "ones", "moving_variance_initializer": 0.5, "ddof": 1,
-        "dtype": "float64", "skip_nonfinite": True, "renorm": False, "renorm_clipping": {"rmax": 2.0},
-        "renorm_momentum": 0.9,
+        "dtype": "float64", "skip_nonfinite": True, "activation": "relu", "renorm": False,
+        "renorm_clipping": {"rmax": 2.0}, "renorm_momentum": 0.9,
     }  # fmt: skip
     layer = BatchNormalization(**options)
     assert layer.get_config() == options
@@ -251,8 +251,8 @@ def test_config():
     assert BatchNormalization().get_config() == {
         "axis": -1, "momentum": 0.99, "epsilon": 1e-3, "center": True, "scale": True, "beta_initializer": "zeros",
         "gamma_initializer": "ones", "moving_mean_initializer": "zeros", "moving_variance_initializer": "ones",
-        "ddof": 0, "dtype": "float32", "skip_nonfinite": False, "renorm": False, "renorm_clipping": None,
-        "renorm_momentum": 0.99,
+        "ddof": 0, "dtype": "float32", "skip_nonfinite": False, "activation": None, "renorm": False,
+        "renorm_clipping": None, "renorm_momentum": 0.99,
     }  # fmt: skip
 
 

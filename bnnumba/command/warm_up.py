@@ -43,6 +43,7 @@ def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
     x, f, number, count = types.Array(dtype, 3, "C"), types.Array(types.float64, 1, "C"), types.float64, types.int64
     moving = types.Array(dtype, 1, "C")
     forward, backward = (x, f, f, number, x), (x, x, f, f, f, number, x)
+    fused_backward = (x, x, x, f, f, f, number, x)
     update = (moving, moving, f, f, count, number, count)
     return {
         "moments": (x,),
@@ -58,6 +59,18 @@ def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
         "batch_norm_backward_into": (*backward, f, f),
         "frozen_backward": backward,
         "frozen_backward_into": (*backward, f, f),
+        "normalize_relu": (x, f, f, f, f, number, x),
+        "normalize_add": (x, x, f, f, f, f, number, x),
+        "normalize_add_relu": (x, x, f, f, f, f, number, x),
+        "batch_norm_relu_into": (*forward, f, f),
+        "batch_norm_add_into": (x, *forward, f, f),
+        "batch_norm_add_relu_into": (x, *forward, f, f),
+        "relu_gradient_sums_into": (x, x, x, f, f, number, f, f),
+        "add_relu_gradient_sums_into": (x, x, x, f, f, number, x, f, f),
+        "relu_backward_into": (*fused_backward, f, f),
+        "add_relu_backward_into": (*fused_backward, x, f, f),
+        "frozen_relu_backward_into": (*fused_backward, f, f),
+        "frozen_add_relu_backward_into": (*fused_backward, x, f, f),
         "update_moving": update,
         "update_moving_finite": update,
     }

@@ -16,14 +16,29 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
     batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
     frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    normalize_relu(x, mean, var, gamma, beta, epsilon, y)
+    normalize_add(x, residual, mean, var, gamma, beta, epsilon, y)
+    normalize_add_relu(x, residual, mean, var, gamma, beta, epsilon, y)
+    batch_norm_relu_into(x, gamma, beta, epsilon, y, mean, var)
+    batch_norm_add_into(x, residual, gamma, beta, epsilon, y, mean, var)
+    batch_norm_add_relu_into(x, residual, gamma, beta, epsilon, y, mean, var)
+    relu_gradient_sums_into(dy, y, x, mean, var, epsilon, dgamma, dbeta)
+    add_relu_gradient_sums_into(dy, y, x, mean, var, epsilon, dresidual, dgamma, dbeta)
+    relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
+    frozen_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    frozen_add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
     update_moving_finite(moving_mean, moving_var, mean, var, count, momentum, ddof)
 
-x, dy, y and dx are (outer, feature, inner), C-contiguous, all float32 or all float64; y may be x, and dx may be dy or
-x. Arrays of shape (feature,) are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and
-momentum are floats, count and ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The
-equations are those of the functions of the same names; update_moving_finite leaves features whose mean or var is NaN or
-infinite.
+x, dy, y, dx, residual and dresidual are (outer, feature, inner), C-contiguous, all float32 or all float64. A result
+may take an input's place: y that of x or of residual, dx that of dy or of x, dresidual none. Arrays of shape (feature,)
+are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and momentum are floats, count and
+ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The equations are those of the
+functions of the same names; update_moving_finite leaves features whose mean or var is NaN or infinite.
+
+After a ReLU the backward pass needs the forward's y. dresidual, the gradient of the residual, is dy where y > 0 (or
+NaN), else 0, and takes dy's place in all equations; without a ReLU it is dy.
 
 The kernels named `_into` fill arrays that the others make and return. Called from Python, they are the better choice:
 an interrupt (Ctrl-C) during a call stays what it is, where Numba, about to return arrays, makes a SystemError of it.

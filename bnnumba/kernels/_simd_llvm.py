@@ -287,6 +287,14 @@ def less(typing_context: Any, a: Any, b: Any) -> Any:
 
 
 @intrinsic
+def at_most(typing_context: Any, a: Any, b: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.fcmp_ordered("<=", *arguments)
+
+    return VectorType(types.boolean)(a, a), generate
+
+
+@intrinsic
 def equal(typing_context: Any, a: Any, b: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.fcmp_ordered("==", *arguments)

@@ -103,6 +103,11 @@ def less(a: Vector, b: Vector) -> Mask:
     return mask
 
 
+def at_most(a: Vector, b: Vector) -> Mask:
+    mask: Mask = a <= b
+    return mask
+
+
 def equal(a: Vector, b: Vector) -> Mask:
     mask: Mask = a == b
     return mask

@@ -260,6 +260,12 @@ def normalized(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficie
 
 @loop
 def input_gradient(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
-    """Return (dy + (a + b*(x - mean_hi)*power))*scale*power, with dy the other."""
+    """Return what `differentiated` does, with dy the other."""
+    return differentiated(load(others[0], i, n), x, i, n, coefficients)
+
+
+@loop
+def differentiated(dy: Vector, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return (dy + (a + b*(x - mean_hi)*power))*scale*power."""
     mean_hi, power, scale, a, b = coefficients
-    return (load(others[0], i, n) + fma(b, (load(x, i, n) - mean_hi) * power, a)) * scale * power
+    return (dy + fma(b, (load(x, i, n) - mean_hi) * power, a)) * scale * power

@@ -87,17 +87,18 @@ def adding_and_filling(terms: Terms, values: Values) -> Work:
         thread: int,
         others: Arrays,
         x: Array,
+        first: int,
+        last: int,
         shift: Array,
         coefficients: Array,
         past_cache: bool,
         partial: Array,
         out: Array,
     ) -> None:
-        """Make a thread's share of both."""
+        """Make a thread's share of both, of the features first..last."""
         dy, beside_dy = others[0], others[1:]
-        first, last = signed(0), x.shape[1]
         grid, plan = plan_of(x, threads)
-        tasks, end = task_share(grid, plan, threads, thread, last)
+        tasks, end = task_share(grid, plan, threads, thread, last - first)
         for task in range(tasks, end):
             chunk, region = task_region(grid, plan, first, last, task)
             sums, offset = _start(x, grid, region, partial[chunk])

@@ -5,33 +5,32 @@ Their arguments are described in the package's docstring.
 
 import numpy as np
 
-from bnnumba._jit import signed
 from bnnumba._types import Array
-from bnnumba.kernels.formulas import frozen_coefficients, gradient_terms, moved, normalized
+from bnnumba.kernels.formulas import gradient_terms, moved, normalized
 from bnnumba.kernels.formulas import input_gradient as input_gradient_values
-from bnnumba.kernels.grid import make_grid
 from bnnumba.kernels.parts import adding, adding_and_filling, filling
 from bnnumba.kernels.plan import plan_of
-from bnnumba.kernels.statistics import coefficients_to_columns, new_coefficients, new_features
+from bnnumba.kernels.statistics import new_features
 from bnnumba.kernels.steps import (
+    adding_up,
     differentiating_groups,
     fill_batch_norm,
     fill_frozen,
     fill_gradient_sums,
     fill_in_groups,
+    fill_in_one_sweep,
     fill_input_gradient,
     fill_moments,
     fill_normalized,
-    no_more,
+    new_frozen_coefficients,
     normalizing_groups,
 )
-from bnnumba.kernels.stores import goes_past_cache
 from bnnumba.kernels.threads import each_thread, thread_count
 
 scale, differentiate, add_gradients = filling(normalized), filling(input_gradient_values), adding(gradient_terms)
 add_gradients_and_scale = adding_and_filling(gradient_terms, normalized)
 normalize_groups = normalizing_groups(normalized)
-differentiate_groups = differentiating_groups(gradient_terms, input_gradient_values, no_more)
+differentiate_groups = differentiating_groups(adding_up(add_gradients), input_gradient_values)
 
 
 # ---- the kernels
@@ -69,13 +68,7 @@ def input_gradient(
 
 def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`."""
-    if dy.size == 0:
-        return
-    first, last, grid = signed(0), dy.shape[1], make_grid(dy.shape)
-    coefficients = new_coefficients(grid, dy)
-    frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
-    coefficients_to_columns(coefficients, grid, first, last)
-    each_thread(scale, thread_count(), ((), dy, coefficients, goes_past_cache(dx, dy), dx))
+    fill_frozen(each_thread, thread_count(), scale, dy, var, gamma, epsilon, dx)
 
 
 def batch_norm_backward_into(
@@ -110,8 +103,9 @@ def frozen_backward_into(
     dbeta: Array,
 ) -> None:
     """Fill the gradient sums and the `frozen_input_gradient` in one sweep."""
-    work, threads = add_gradients_and_scale, thread_count()
-    fill_frozen(each_thread, threads, work, (dy,), x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    each, threads, coefficients = each_thread, thread_count(), new_frozen_coefficients(var, gamma, epsilon, x)
+    work = add_gradients_and_scale
+    fill_in_one_sweep(each, threads, work, (dy,), x, mean, var, epsilon, coefficients, dx, dgamma, dbeta)
 
 
 def update_moving(

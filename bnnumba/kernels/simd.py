@@ -20,7 +20,7 @@ sums are added in one order, and its bits depend neither on the vector width nor
     a + b, a - b, a * b, a / b, sqrt(v)   lane by lane
     binade(v)           the power of two in each float64 lane's binade: its sign and fraction cleared
     narrow(v, a)        v as a's dtype; double(v) as float64
-    less(a, b), equal(a, b)   the mask of lanes where it is so
+    less(a, b), at_most(a, b), equal(a, b)   the mask of lanes where it is so; a NaN never is
     choose(mask, a, b)  a where the mask is set, b elsewhere; any_lane(mask) tells whether it is set anywhere
 
 `a` is a C-contiguous array, whose elements i counts in the order of memory; i + min(n, LANES) must not pass its end.
@@ -35,6 +35,7 @@ if TYPE_CHECKING or config.DISABLE_JIT:
         CAN_STREAM,
         LANES,
         any_lane,
+        at_most,
         binade,
         choose,
         double,
@@ -63,6 +64,7 @@ else:
         CAN_STREAM,
         LANES,
         any_lane,
+        at_most,
         binade,
         choose,
         double,
@@ -91,6 +93,7 @@ __all__ = [
     "CAN_STREAM",
     "LANES",
     "any_lane",
+    "at_most",
     "binade",
     "choose",
     "double",

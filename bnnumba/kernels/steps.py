@@ -5,17 +5,19 @@ applies them while their data is in its cache, in one parallel region. Elsewhere
 chunks in one region and applied in a second.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from bnnumba._jit import helper, inlined, loop, signed
-from bnnumba._types import Array, Arrays, Terms, Values
+from bnnumba._jit import helper, inlined, signed
+from bnnumba._types import Array, Arrays, Values
 from bnnumba.kernels.formulas import (
     frozen_coefficients,
     gradient_coefficients,
     moment_terms,
     normalize_coefficients,
 )
-from bnnumba.kernels.grid import Grid, Region, make_grid
+from bnnumba.kernels.grid import make_grid
 from bnnumba.kernels.parts import Work, adding, fill_region
 from bnnumba.kernels.plan import group_region, group_share, plan_of
 from bnnumba.kernels.simd import fence
@@ -34,8 +36,6 @@ from bnnumba.kernels.threads import EachThread, within_work
 
 add_moments = adding(moment_terms)
 
-# ---- sums of the features first..last
-
 
 @inlined
 def sum_moments(
@@ -49,7 +49,7 @@ def sum_moments(
     mean: Array,
     var: Array,
 ) -> None:
-    """Fill mean and var; twice, where the shift turns out to be far from the mean."""
+    """Fill mean and var of the features first..last; sum twice, where the shift turns out to be far from the mean."""
     near = np.empty(x.shape[1])
     sample_means(x, first, last, near, shift)
     for _ in range(2):
@@ -57,29 +57,6 @@ def sum_moments(
         each(add_moments, threads, ((), x, first, last, shift, partial))
         if not finish_moments(x, first, last, near, partial, mean, var):
             break
-
-
-@inlined
-def sum_gradients(
-    each: EachThread,
-    threads: int,
-    add: Work,
-    others: Arrays,
-    x: Array,
-    first: int,
-    last: int,
-    mean: Array,
-    var: Array,
-    epsilon: float,
-    shift: Array,
-    partial: Array,
-    dgamma: Array,
-    dbeta: Array,
-) -> None:
-    """Fill dgamma and dbeta."""
-    shift_by(mean, make_grid(x.shape), first, last, shift)
-    each(add, threads, (others, x, first, last, shift, partial))
-    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
 
 
 # ---- groups of features, of which a thread has all the data
@@ -121,12 +98,11 @@ def normalizing_groups(values: Values) -> Work:
     return normalize_groups
 
 
-def differentiating_groups(terms: Terms, values: Values, fill_more: Work) -> Work:
+def differentiating_groups(add_up: Callable[..., Arrays], values: Values) -> Work:
     """Make the function that makes dgamma and dbeta of groups, and fills results[0] with the values that they give.
 
-    fill_more: fills the other results.
+    add_up: makes the sums of a group, and returns what goes with x in the values.
     """
-    add = adding(terms)
 
     @helper
     def differentiate_groups(
@@ -153,22 +129,60 @@ def differentiating_groups(terms: Terms, values: Values, fill_more: Work) -> Wor
         while group < end:
             region = group_region(grid, plan, group)
             first, last = region.first, region.last
-            sum_gradients(
-                within_work, signed(1), add, others, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta
-            )
+            shift_by(mean, grid, first, last, shift)
+            beside_x = add_up(others, x, first, last, shift, partial, coefficients, results)
+            finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
             gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
             coefficients_to_columns(coefficients, grid, first, last)
-            fill_more(others, grid, region, coefficients, past_cache, results)
-            fill_region(values, others, x, grid, region, coefficients, past_cache, results[0])
+            fill_region(values, beside_x, x, grid, region, coefficients, past_cache, results[0])
             group += 1
         fence()
 
     return differentiate_groups
 
 
-@loop
-def no_more(others: Arrays, grid: Grid, region: Region, coefficients: Array, past_cache: bool, results: Arrays) -> None:
-    """Fill nothing: there is one result."""
+def adding_up(add: Work) -> Callable[..., Arrays]:
+    """Make the function that adds up a group's terms, for `differentiating_groups`."""
+
+    @inlined
+    def add_up(
+        others: Arrays,
+        x: Array,
+        first: int,
+        last: int,
+        shift: Array,
+        partial: Array,
+        coefficients: Array,
+        results: Arrays,
+    ) -> Arrays:
+        within_work(add, signed(1), (others, x, first, last, shift, partial))
+        return others
+
+    return add_up
+
+
+def adding_up_and_masking(add_and_mask: Work) -> Callable[..., Arrays]:
+    """Make the function that meanwhile fills results[1]: while it is in cache, the values take it in place of dy."""
+
+    @inlined
+    def add_up(
+        others: Arrays,
+        x: Array,
+        first: int,
+        last: int,
+        shift: Array,
+        partial: Array,
+        coefficients: Array,
+        results: Arrays,
+    ) -> Arrays:
+        within_work(
+            add_and_mask,
+            signed(1),
+            (others, x, first, last, shift, coefficients, False, partial, results[1]),
+        )
+        return results[1:]
+
+    return add_up
 
 
 # ---- whole passes
@@ -249,7 +263,9 @@ def fill_gradient_sums(
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     shift, partial = new_shift(grid), new_partial(grid, x)
-    sum_gradients(each, threads, add, others, x, first, last, mean, var, epsilon, shift, partial, dgamma, dbeta)
+    shift_by(mean, grid, first, last, shift)
+    each(add, threads, (others, x, first, last, shift, partial))
+    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
 
 
 @inlined
@@ -299,8 +315,26 @@ def fill_in_groups(
     each(differentiate_groups, threads, (*given, *room, dgamma, dbeta, results))
 
 
+@helper
+def new_frozen_coefficients(var: Array, gamma: Array, epsilon: float, x: Array) -> Array:
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    coefficients = new_coefficients(grid, x)
+    if x.size:  # otherwise there may be features without a column
+        frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
+        coefficients_to_columns(coefficients, grid, first, last)
+    return coefficients
+
+
 @inlined
 def fill_frozen(
+    each: EachThread, threads: int, scale: Work, dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array
+) -> None:
+    coefficients = new_frozen_coefficients(var, gamma, epsilon, dy)
+    each(scale, threads, ((), dy, coefficients, goes_past_cache(dx, dy), dx))
+
+
+@inlined
+def fill_in_one_sweep(
     each: EachThread,
     threads: int,
     add_and_fill: Work,
@@ -308,21 +342,19 @@ def fill_frozen(
     x: Array,
     mean: Array,
     var: Array,
-    gamma: Array,
     epsilon: float,
+    coefficients: Array,
     out: Array,
     dgamma: Array,
     dbeta: Array,
 ) -> None:
-    """Fill the gradient sums, and out with values of dy and of gamma*rstd, in one sweep."""
+    """Fill the gradient sums, and out with values of dy."""
     if x.size == 0:
         dgamma[:], dbeta[:] = 0.0, 0.0
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    shift, partial, coefficients = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    shift, partial = new_shift(grid), new_partial(grid, x)
     shift_by(mean, grid, first, last, shift)
-    frozen_coefficients(var, gamma, epsilon, first, last, coefficients)
-    coefficients_to_columns(coefficients, grid, first, last)
     past_cache = goes_past_cache(out, x, *others)
-    each(add_and_fill, threads, (others, x, shift, coefficients, past_cache, partial, out))
+    each(add_and_fill, threads, (others, x, first, last, shift, coefficients, past_cache, partial, out))
     finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)

@@ -1,9 +1,12 @@
 """The threaded form of the kernels: the bits of the serial form, from all of Numba's threads."""
 
 from bnnumba._jit import compile_form
-from bnnumba.kernels import passes, threads
+from bnnumba.kernels import fused, passes, threads
 
-FORM = compile_form(passes, passes.KERNELS, "threaded", **threads.TOGETHER)
+FORM = {
+    **compile_form(passes, passes.KERNELS, "threaded", **threads.TOGETHER),
+    **compile_form(fused, fused.KERNELS, "threaded", **threads.TOGETHER),
+}
 
 moments_into = FORM["moments_into"]
 normalize = FORM["normalize"]
@@ -20,3 +23,15 @@ batch_norm = FORM["batch_norm"]
 gradient_sums = FORM["gradient_sums"]
 batch_norm_backward = FORM["batch_norm_backward"]
 frozen_backward = FORM["frozen_backward"]
+normalize_relu = FORM["normalize_relu"]
+normalize_add = FORM["normalize_add"]
+normalize_add_relu = FORM["normalize_add_relu"]
+batch_norm_relu_into = FORM["batch_norm_relu_into"]
+batch_norm_add_into = FORM["batch_norm_add_into"]
+batch_norm_add_relu_into = FORM["batch_norm_add_relu_into"]
+relu_gradient_sums_into = FORM["relu_gradient_sums_into"]
+add_relu_gradient_sums_into = FORM["add_relu_gradient_sums_into"]
+relu_backward_into = FORM["relu_backward_into"]
+add_relu_backward_into = FORM["add_relu_backward_into"]
+frozen_relu_backward_into = FORM["frozen_relu_backward_into"]
+frozen_add_relu_backward_into = FORM["frozen_add_relu_backward_into"]

@@ -1,0 +1,75 @@
+"""Terms and values with a residual that is added, and with ReLU: y = max(gamma*x_hat + beta + residual, 0).
+
+NaN passes, forward and backward: ReLU takes no NaN for less than 0, and lets the gradient through where y is NaN.
+"""
+
+from bnnumba._jit import loop
+from bnnumba._types import Array, Arrays, Coefficients, Term, Vector
+from bnnumba.kernels.formulas import differentiated, normalized
+from bnnumba.kernels.simd import at_most, choose, less, load, load_double, narrow, prefetch, splat
+
+# ---- forward; the other is the residual
+
+
+@loop
+def normalized_relu(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    return _relu(normalized((), x, i, n, coefficients), x)
+
+
+@loop
+def added(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    return normalized((), x, i, n, coefficients) + load(others[0], i, n)
+
+
+@loop
+def added_relu(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    return _relu(added(others, x, i, n, coefficients), x)
+
+
+@loop
+def _relu(values: Vector, like: Array) -> Vector:
+    zero = narrow(splat(0.0), like)
+    return choose(less(values, zero), zero, values)
+
+
+# ---- backward; the others are dy and y
+
+
+@loop
+def relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, mean: Vector) -> Term:
+    """Make dy behind the ReLU, and x - mean, as `gradient_terms` does."""
+    dy, y = others
+    prefetch(dy, i + ahead)
+    prefetch(y, i + ahead)
+    prefetch(x, i + ahead)
+    zero = splat(0.0)
+    behind: Vector = choose(at_most(load(y, i, n), narrow(zero, y)), zero, load_double(dy, i, n))
+    return behind, zero, load_double(x, i, n) - mean, zero
+
+
+@loop
+def relu_input_gradient(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return what `input_gradient` does, of dy behind the ReLU."""
+    dy, y = others
+    return differentiated(_behind_relu(load(dy, i, n), y, i, n), x, i, n, coefficients)
+
+
+# With dy in the place of x, and y the other.
+
+
+@loop
+def masked(others: Arrays, dy: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return dy behind the ReLU."""
+    return _behind_relu(load(dy, i, n), others[0], i, n)
+
+
+@loop
+def masked_scaled(others: Arrays, dy: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+    """Return dy behind the ReLU, by the coefficients of `frozen_coefficients`."""
+    return _behind_relu(normalized((), dy, i, n, coefficients), others[0], i, n)
+
+
+@loop
+def _behind_relu(dy: Vector, y: Array, i: int, n: int) -> Vector:
+    zero = narrow(splat(0.0), y)
+    return choose(at_most(load(y, i, n), zero), zero, dy)
