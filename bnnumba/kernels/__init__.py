@@ -12,6 +12,7 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
     frozen_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
     moments_into(x, mean, var)
+    weighted_moments_into(x, weights, mean, var) -> count
     batch_norm_into(x, gamma, beta, epsilon, y, mean, var)
     gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
     batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
@@ -36,6 +37,9 @@ may take an input's place: y that of x or of residual, dx that of dy or of x, dr
 are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and momentum are floats, count and
 ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The equations are those of the
 functions of the same names; update_moving_finite leaves features whose mean or var is NaN or infinite.
+
+weights is (outer, 1, inner), float64 and C-contiguous, of what is finite and not negative. Where it is 0, x may be
+anything; count is the sum.
 
 After a ReLU the backward pass needs the forward's y. dresidual, the gradient of the residual, is dy where y > 0 (or
 NaN), else 0, and takes dy's place in all equations; without a ReLU it is dy.

@@ -34,14 +34,33 @@ FLOAT32 = np.dtype(np.float32)
 def moment_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, shift: Vector) -> Term:
     """Twice d = x - shift: sums of d and d*d. What is `ahead` is fetched."""
     prefetch(x, i + ahead)
-    value = load_double(x, i, n)
-    difference = value - shift
+    difference, low = _difference(x, i, n, shift)
     d: Vector = join(difference, splat(0.0), n)
-    if x.dtype == FLOAT32:
-        return d, splat(0.0), d, splat(0.0)
-    part = difference - value
-    low: Vector = (value - (difference - part)) - (shift + part)  # (Knuth 1969); 0 past the first n
     return d, low, d, low
+
+
+@loop
+def _difference(x: Array, i: int, n: int, shift: Vector) -> tuple[Vector, Vector]:
+    """Return x - shift, and what rounding took from it: nothing from float32 data, nor past the first n."""
+    value = load_double(x, i, n)
+    difference: Vector = value - shift
+    if x.dtype == FLOAT32:
+        return difference, splat(0.0)
+    part = difference - value
+    return difference, (value - (difference - part)) - (shift + part)  # (Knuth 1969)
+
+
+@loop
+def weighted_term(weight: Vector, x: Array, i: int, n: int, shift: Vector) -> Term:
+    """Make w*d and d: sums of w*d and w*d*d. Where w is 0, so is d, whatever x is."""
+    zero = splat(0.0)
+    nothing = equal(weight, zero)
+    difference, rest = _difference(x, i, n, shift)
+    d, low = choose(nothing, zero, difference), choose(nothing, zero, rest)
+    product: Vector = weight * d
+    if x.dtype == FLOAT32:
+        return product, zero, d, zero
+    return product, fma(weight, low, fma(weight, d, zero - product)), d, low
 
 
 @loop
@@ -109,8 +128,12 @@ def _accumulate_product(total: Vector, excess: Vector, term: Term, x: Array) -> 
 @loop
 def add_1(terms: Terms, others: Arrays, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
     """Add one vector's a and a*b to their sums."""
+    return add_term(terms(others, x, i, n, 0, shift), sums, x)
+
+
+@loop
+def add_term(term: Term, sums: Sums, x: Array) -> Sums:
     sum_a, sum_ab, excess_a, excess_ab = sums
-    term = terms(others, x, i, n, 0, shift)
     sum_a, excess_a = accumulate(sum_a, excess_a, term[0], splat(0.0) - term[1], x)
     sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, term, x)
     return sum_a, sum_ab, excess_a, excess_ab

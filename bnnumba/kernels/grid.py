@@ -61,13 +61,28 @@ def round_up(a: int, step: int) -> int:
 
 @helper
 def make_grid(shape: tuple[int, int, int]) -> Grid:
+    outer, feature, inner = _one_run(shape)
+    return _divided(outer, feature, inner, inner < LANES, _fold(outer, feature * inner))
+
+
+@helper
+def make_weighted_grid(shape: tuple[int, int, int]) -> Grid:
+    """Make the grid of sums with weights: all columns of a row have one weight, and all runs have the same weights."""
+    outer, feature, inner = _one_run(shape)
+    return _divided(outer, feature, inner, inner == 1, 1)
+
+
+@helper
+def _one_run(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Of one feature, all data is one run, however its elements were numbered."""
     outer, feature, inner = shape
-    if feature == 1:  # one run, however its elements were numbered
-        outer, inner = 1, outer * inner
+    return (1, 1, outer * inner) if feature == 1 else shape
+
+
+@helper
+def _divided(outer: int, feature: int, inner: int, by_column: bool, fold: int) -> Grid:
     most = max(1, min(MAX_CHUNKS, MAX_PARTIALS // max(feature, 1)))
-    by_column = inner < LANES
     if by_column:
-        fold = _fold(outer, feature * inner)
         rows, columns = ceil_div(outer, fold), fold * feature * inner
         chunk_columns, column_chunks = columns, 1
         least_rows = round_up(ceil_div(CHUNK, max(columns, 1)), 4)

@@ -7,7 +7,16 @@ from bnnumba._types import Array, Arrays, Terms, Values
 from bnnumba.kernels import by_column, by_run
 from bnnumba.kernels.formulas import new_sums
 from bnnumba.kernels.grid import Grid, Region, make_grid, span_bounds, span_count
-from bnnumba.kernels.plan import block_count, block_region, block_shape, plan_of, share, task_region, task_share
+from bnnumba.kernels.plan import (
+    block_count,
+    block_region,
+    block_shape,
+    make_plan,
+    plan_of,
+    share,
+    task_region,
+    task_share,
+)
 from bnnumba.kernels.simd import LANES, fence, line_start
 
 # A sweep goes from last to first, as the sums before it have just brought the last into the cache, in turns of so many
@@ -20,18 +29,30 @@ Work = Callable[..., None]
 def adding(terms: Terms) -> Work:
     """Make the function that adds up the terms of x, of what goes with it, and of the shift."""
 
+    @loop
+    def reduce(
+        others: Arrays, x: Array, grid: Grid, region: Region, ahead: int, shift: Array, sums: Array, place: int
+    ) -> None:
+        _reduce(terms, others, x, grid, region, ahead, shift, sums, place)
+
+    return adding_by(reduce, make_grid)
+
+
+def adding_by(reduce: Work, grid_of: Callable[[tuple[int, int, int]], Grid]) -> Work:
+    """Make the function that adds up what `reduce` does, over the regions of a grid."""
+
     @helper
     def add(
         threads: int, thread: int, others: Arrays, x: Array, first: int, last: int, shift: Array, partial: Array
     ) -> None:
         """Make a thread's share of the sums of a and a*b over the features first..last."""
-        grid, plan = plan_of(x, threads)
+        grid = grid_of(x.shape)
+        plan = make_plan(grid, x.itemsize, threads)
         tasks, end = task_share(grid, plan, threads, thread, last - first)
         for task in range(tasks, end):
             chunk, region = task_region(grid, plan, first, last, task)
             sums, offset = _start(x, grid, region, partial[chunk])
-            ahead = by_run.read_ahead(grid, region)
-            _reduce(terms, others, x, grid, region, ahead, shift, sums, offset)
+            reduce(others, x, grid, region, by_run.read_ahead(grid, region), shift, sums, offset)
             _finish(x, grid, region, sums, partial[chunk])
 
     return add

@@ -5,12 +5,22 @@ Their arguments are described in the package's docstring.
 
 import numpy as np
 
+from bnnumba._jit import signed
 from bnnumba._types import Array
 from bnnumba.kernels.formulas import gradient_terms, moved, normalized
 from bnnumba.kernels.formulas import input_gradient as input_gradient_values
-from bnnumba.kernels.parts import adding, adding_and_filling, filling
+from bnnumba.kernels.grid import make_weighted_grid
+from bnnumba.kernels.parts import adding, adding_and_filling, adding_by, filling
 from bnnumba.kernels.plan import plan_of
-from bnnumba.kernels.statistics import new_features
+from bnnumba.kernels.statistics import (
+    finish_moments,
+    new_features,
+    new_partial,
+    new_shift,
+    sample_means,
+    sample_weighted_positions,
+    shift_by,
+)
 from bnnumba.kernels.steps import (
     adding_up,
     differentiating_groups,
@@ -26,8 +36,11 @@ from bnnumba.kernels.steps import (
     normalizing_groups,
 )
 from bnnumba.kernels.threads import each_thread, thread_count
+from bnnumba.kernels.weighted import reduce as reduce_weighted
+from bnnumba.kernels.weighted import sum_weights
 
 scale, differentiate, add_gradients = filling(normalized), filling(input_gradient_values), adding(gradient_terms)
+add_weighted = adding_by(reduce_weighted, make_weighted_grid)
 add_gradients_and_scale = adding_and_filling(gradient_terms, normalized)
 normalize_groups = normalizing_groups(normalized)
 differentiate_groups = differentiating_groups(adding_up(add_gradients), input_gradient_values)
@@ -39,6 +52,26 @@ differentiate_groups = differentiating_groups(adding_up(add_gradients), input_gr
 def moments_into(x: Array, mean: Array, var: Array) -> None:
     """Fill the mean and the population variance of every feature; with zeros where there is nothing to reduce."""
     fill_moments(each_thread, thread_count(), x, mean, var)
+
+
+def weighted_moments_into(x: Array, weights: Array, mean: Array, var: Array) -> float:
+    """Fill mean = sum(w*x)/count and var = sum(w*(x - mean)**2)/count, and return count = sum(w).
+
+    Where w is 0, x may be anything. With a count of 0, mean and var are 0.
+    """
+    values = sum_weights(weights)
+    if x.size == 0 or values == 0.0:
+        mean[:], var[:] = 0.0, 0.0
+        return values
+    first, last, grid = signed(0), x.shape[1], make_weighted_grid(x.shape)
+    near, shift, partial = np.empty(x.shape[1]), new_shift(grid), new_partial(grid, x)
+    sample_means(x, sample_weighted_positions(x, weights), first, last, near, shift)
+    for _ in range(2):
+        shift_by(near, grid, first, last, shift)
+        each_thread(add_weighted, thread_count(), ((weights,), x, first, last, shift, partial))
+        if not finish_moments(x, values, first, last, near, partial, mean, var):
+            break
+    return values
 
 
 def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:
@@ -172,6 +205,7 @@ def frozen_backward(
 
 KERNELS = (
     "moments_into",
+    "weighted_moments_into",
     "normalize",
     "batch_norm_into",
     "gradient_sums_into",

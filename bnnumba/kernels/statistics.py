@@ -79,22 +79,42 @@ def coefficients_to_columns(coefficients: Array, grid: Grid, first: int, last: i
 
 
 @helper
-def sample_means(x: Array, first: int, last: int, near: Array, rest: Array) -> None:
-    """Put in `near` a value near each feature's mean: the mean of a few elements, spread evenly over the data.
+def sample_positions(x: Array) -> Array:
+    """Make the numbers of a few positions, spread evenly over the data."""
+    count = x.shape[0] * x.shape[2]
+    taken = min(SAMPLES_32 if x.dtype == FLOAT32 else SAMPLES_64, count)
+    positions: Array = np.arange(taken) * count // taken
+    return positions
+
+
+@helper
+def sample_weighted_positions(x: Array, weights: Array) -> Array:
+    """Make the same, but each the next that has a weight; there must be one."""
+    positions, inner = sample_positions(x), x.shape[2]
+    for k in range(positions.size):
+        while weights[positions[k] // inner, 0, positions[k] % inner] == 0.0:
+            positions[k] = (positions[k] + 1) % weights.size
+    return positions
+
+
+@helper
+def sample_means(x: Array, positions: Array, first: int, last: int, near: Array, rest: Array) -> None:
+    """Put in `near` a value near each feature's mean: the mean of the elements at some positions.
 
     It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
     """
-    outer, _, inner = x.shape
-    taken = min(SAMPLES_32 if x.dtype == FLOAT32 else SAMPLES_64, outer * inner)
+    inner = x.shape[2]
+    for k in range(positions.size):
+        o, i = divmod(positions[k], inner)
+        if k == 0:
+            for f in range(first, last):
+                near[f] = x[o, f, i]
+                rest[f] = 0.0
+        else:
+            for f in range(first, last):
+                rest[f] += np.float64(x[o, f, i]) - near[f]
     for f in range(first, last):
-        near[f] = x[0, f, 0]
-        rest[f] = 0.0
-    for k in range(1, taken):
-        o, i = divmod(k * (outer * inner) // taken, inner)
-        for f in range(first, last):
-            rest[f] += np.float64(x[o, f, i]) - near[f]
-    for f in range(first, last):
-        near[f] += rest[f] / taken
+        near[f] += rest[f] / positions.size
 
 
 @helper
@@ -111,14 +131,16 @@ def merge(partial: Array, x: Array, first: int, last: int) -> None:
 
 
 @helper
-def finish_moments(x: Array, first: int, last: int, near: Array, partial: Array, mean: Array, var: Array) -> bool:
-    """Turn the sums of d = x - near and d*d into mean and var.
+def finish_moments(
+    x: Array, values: float, first: int, last: int, near: Array, partial: Array, mean: Array, var: Array
+) -> bool:
+    """Turn the sums of d = x - near and d*d over so many values, or with weights that add up to it, into mean and var.
 
     Where `near` was so far from the mean that var lost digits, put the mean there and return True: the sums must be
     made again.
     """
     merge(partial, x, first, last)
-    count, zero, nan = splat(float(x.shape[0] * x.shape[2])), splat(0.0), splat(np.nan)
+    count, zero, nan = splat(values), splat(0.0), splat(np.nan)
     far = splat(FAR_32 if x.dtype == FLOAT32 else FAR_64)
     again = False
     for f in range(first, last, LANES):

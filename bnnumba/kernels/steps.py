@@ -29,6 +29,7 @@ from bnnumba.kernels.statistics import (
     new_partial,
     new_shift,
     sample_means,
+    sample_positions,
     shift_by,
 )
 from bnnumba.kernels.stores import goes_past_cache
@@ -50,12 +51,12 @@ def sum_moments(
     var: Array,
 ) -> None:
     """Fill mean and var of the features first..last; sum twice, where the shift turns out to be far from the mean."""
-    near = np.empty(x.shape[1])
-    sample_means(x, first, last, near, shift)
+    near, values = np.empty(x.shape[1]), float(x.shape[0] * x.shape[2])
+    sample_means(x, sample_positions(x), first, last, near, shift)
     for _ in range(2):
         shift_by(near, make_grid(x.shape), first, last, shift)
         each(add_moments, threads, ((), x, first, last, shift, partial))
-        if not finish_moments(x, first, last, near, partial, mean, var):
+        if not finish_moments(x, values, first, last, near, partial, mean, var):
             break
 
 
