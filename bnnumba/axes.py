@@ -31,6 +31,7 @@ class View(NamedTuple):
     feature_shape: tuple[int, ...]
     feature_order: tuple[int, ...] | None
     reduced: int
+    feature_axes: tuple[int, ...]
 
     def of(self, array: Array) -> Array:
         """The array's canonical view, or a canonical copy where there is none."""
@@ -63,6 +64,17 @@ class View(NamedTuple):
         elif value is None and default is not None:
             return _constant(self.shape[1], default)
         return self.flatten(checks.features(name, value, self.feature_shape))
+
+    def of_positions(self, weights: Array, x: Array) -> Array:
+        """What broadcasts to x, and is 1 along its feature axes, as (outer, 1, inner) and float64."""
+        sizes = [1 if axis in self.feature_axes else size for axis, size in enumerate(x.shape)]
+        turned = self._turned(np.broadcast_to(weights, sizes))
+        return np.array(turned, np.float64, order="C").reshape(self.shape[0], 1, self.shape[2])
+
+    def with_feature_axes(self, weights: Array, x: Array) -> Array:
+        """Weights in Keras's shape, x's without the feature axes, as what broadcasts to x."""
+        positions = tuple(size for axis, size in enumerate(x.shape) if axis not in self.feature_axes)
+        return np.expand_dims(weights, self.feature_axes) if weights.shape == positions else weights
 
     def new_features(self) -> tuple[Array, Array]:
         """Two flat arrays for a kernel's results."""
@@ -133,6 +145,7 @@ def _view(shape: tuple[int, ...], strides: tuple[int, ...], axis: int | tuple[in
         tuple(shape[a] for a in kept),
         None if feature_order == tuple(sorted(feature_order)) else feature_order,
         sizes[0] * sizes[2],
+        kept,
     )
 
 

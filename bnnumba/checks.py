@@ -68,6 +68,37 @@ def forward_result(y: object, x: Array) -> Array:
     return like("y", y, x)
 
 
+def positions(mask: Any, sample_weight: Any, shape: tuple[int, ...], feature_axes: tuple[int, ...]) -> Array:
+    """A mask or weights of x's positions, one of the two, as an array with x's number of axes."""
+    if mask is not None and sample_weight is not None:
+        raise ValueError("mask must be None where sample_weight is given")
+    name, value = ("mask", mask) if sample_weight is None else ("sample_weight", sample_weight)
+    array = _array(name, value)
+    if name == "mask" and array.dtype != np.bool_:
+        raise TypeError(f"mask must be an array of bool, got {array.dtype}")
+    if name == "sample_weight" and array.dtype.kind not in "fiu":
+        raise TypeError(f"sample_weight must be an array of real numbers, got {array.dtype}")
+    sizes = (1,) * (len(shape) - array.ndim) + array.shape
+    allowed = tuple(1 if axis in feature_axes else size for axis, size in enumerate(shape))
+    if len(sizes) != len(shape) or any(size not in (1, most) for size, most in zip(sizes, allowed, strict=True)):
+        raise ValueError(f"{name} must broadcast to shape {allowed}, 1 along the feature axes, got {array.shape}")
+    if name == "sample_weight" and not (np.isfinite(array).all() and (array >= 0).all()):
+        raise ValueError("sample_weight must be finite and >= 0 everywhere")
+    return array.reshape(sizes)
+
+
+def finite_sum(total: float) -> None:
+    """Refuse weights whose sum overflows."""
+    if not math.isfinite(total):
+        raise ValueError("sample_weight must have a finite sum")
+
+
+def no_ddof(ddof: int, count: object) -> None:
+    """Refuse ddof = 1 for a count that weights add up to: there is no number of values to correct by."""
+    if ddof and not hasattr(count, "__index__"):
+        raise ValueError("ddof must be 0 with sample_weight, got 1")
+
+
 def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
     """A real floating array of exactly the feature shape."""
     if isinstance(value, np.floating):  # what arithmetic on an array of shape () leaves
@@ -244,9 +275,7 @@ def moments(name: str, value: Any, kind: Any) -> None:
     mean, var, count = value
     features(f"{name}.mean", mean, np.shape(mean))
     features(f"{name}.var", var, np.shape(mean))
-    if isinstance(count, bool) or not hasattr(count, "__index__"):
-        raise TypeError(f"{name}.count must be an int, got {_described(count)}")
-    if index(count) < 0:
+    if real(f"{name}.count", count) < 0:
         raise ValueError(f"{name}.count must be >= 0, got {count}")
 
 

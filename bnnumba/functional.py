@@ -1,20 +1,21 @@
 """The public functions: check, view, kernel, restore."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba import axes, checks, forms
+from bnnumba import axes, checks, forms, weighted
 from bnnumba._types import Array
 from bnnumba.kernels import serial
+from bnnumba.weighted import weights_of
 
 
 class Moments(NamedTuple):
-    """Mean and population variance (feature shape, float64) of `count` values each."""
+    """Mean and population variance (feature shape, float64) of `count` values each; a float where they had weights."""
 
     mean: Array
     var: Array
-    count: int  # type: ignore[assignment]  # hides tuple.count
+    count: int | float  # type: ignore[assignment]  # hides tuple.count
 
 
 class Gradients(NamedTuple):
@@ -26,22 +27,34 @@ class Gradients(NamedTuple):
     dresidual: Array | None = None
 
 
-def moments(x: Array, feature_axis: int | tuple[int, ...] = -1) -> Moments:
+def moments(
+    x: Array,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    mask: Array | None = None,
+    sample_weight: Array | None = None,
+) -> Moments:
     """Compute the mean and the population variance of every feature.
 
         mean = sum(x)/count    var = sum((x - mean)**2)/count
+        with a mask or weights w: count = sum(w)    mean = sum(w*x)/count    var = sum(w*(x - mean)**2)/count
 
     Parameters
     ----------
     x : array, at least 1-D, float32 or float64, any strides
     feature_axis : int or tuple of ints
         The axes that are kept; all the others are reduced. NumPy's `axis` is the opposite.
+    mask : array of bool, optional
+        Which positions along the reduced axes are reduced. It broadcasts to x and has size 1 along the feature axes.
+    sample_weight : array of real numbers, finite and >= 0, of such a shape, instead of a mask
+        How much each position counts. Where it is 0, or the mask is False, x may be anything, NaN too.
 
     Returns
     -------
     Moments
         mean and var, float64, of the feature shape (x's sizes along the feature axes, in x's own order of axes), and
-        count, the number of values reduced per feature. With count = 0 mean and var are 0.
+        count, the number of values reduced per feature, or the sum of the weights, a float. With count = 0 mean and var
+        are 0.
 
     Raises
     ------
@@ -57,9 +70,14 @@ def moments(x: Array, feature_axis: int | tuple[int, ...] = -1) -> Moments:
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
+    weights = weights_of(view, x, mask, sample_weight)
     mean, var = view.new_features()
-    forms.moments_into(view.of(x), mean, var)
-    return Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
+    count: int | float = view.reduced
+    if weights is None:
+        forms.moments_into(view.of(x), mean, var)
+    else:
+        count = weighted.moments_into(view.of(x), weights, mean, var)
+    return Moments(view.unflatten(mean), view.unflatten(var), count)
 
 
 def merge_moments(a: Moments, b: Moments) -> Moments:
@@ -89,15 +107,20 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     checks.moments("a", a, Moments)
     checks.moments("b", b, Moments)
     checks.features("b.mean", b.mean, a.mean.shape)
+    a, b = (side._replace(count=_plain_count(side.count)) for side in (a, b))
     for side, other in ((a, b), (b, a)):
         if other.count == 0:
-            return Moments(np.array(side.mean, np.float64), np.array(side.var, np.float64), int(side.count))
-    count = int(a.count) + int(b.count)
+            return Moments(np.array(side.mean, np.float64), np.array(side.var, np.float64), side.count)
+    count = a.count + b.count
     share_a, share_b = a.count / count, b.count / count
     delta = np.subtract(b.mean, a.mean, dtype=np.float64)
     mean = np.asarray(a.mean + delta * share_b, np.float64)
     var = np.asarray(share_a * a.var + share_b * b.var + (delta * share_a) * (delta * share_b), np.float64)
     return Moments(mean, var, count)
+
+
+def _plain_count(count: Any) -> int | float:
+    return int(count) if hasattr(count, "__index__") else float(count)
 
 
 def normalize(
@@ -165,6 +188,8 @@ def batch_norm(
     epsilon: float = 1e-3,
     activation: str | None = None,
     residual: Array | None = None,
+    mask: Array | None = None,
+    sample_weight: Array | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Moments]:
     """Normalize x by its own moments: the training forward.
@@ -175,6 +200,8 @@ def batch_norm(
     ----------
     x, gamma, beta, feature_axis, epsilon, activation, residual, out
         As for `normalize`. With out=x, x is gone: `batch_norm_backward` can then not be called.
+    mask, sample_weight
+        As for `moments`. y is made at every position; with count = 0 it is act(beta + residual).
 
     Returns
     -------
@@ -197,12 +224,22 @@ def batch_norm(
     scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
     inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
-    kernel = forms.BATCH_NORM[checks.activation(activation), residual is not None]
-    y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, {"gamma": gamma, "beta": beta})
+    behind = checks.activation(activation), residual is not None
+    weights = weights_of(view, x, mask, sample_weight)
+    others = {"gamma": gamma, "beta": beta, "mask": mask, "sample_weight": sample_weight}
+    y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, others)
     result = view.for_result(y)
     mean, var = view.new_features()
-    kernel(*[view.of(array) for array in inputs.values()], scale, shift, epsilon, result, mean, var)
-    return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), view.reduced)
+    given = [view.of(array) for array in inputs.values()]
+    count: int | float = view.reduced
+    if weights is None:
+        forms.BATCH_NORM[behind](*given, scale, shift, epsilon, result, mean, var)
+    else:
+        count = weighted.moments_into(given[0], weights, mean, var)
+        if count == 0:
+            given[0] = np.zeros_like(given[0])  # as the mean: x_hat is 0, and y act(beta + residual)
+        forms.NORMALIZE[behind](*given, mean, var, scale, shift, epsilon, result)
+    return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
 
 
 def batch_norm_backward(
@@ -219,12 +256,14 @@ def batch_norm_backward(
     y: Array | None = None,
     activation: str | None = None,
     residual: bool = False,
+    mask: Array | None = None,
+    sample_weight: Array | None = None,
     out: Array | None = None,
 ) -> Gradients:
     """Compute the gradients of `batch_norm`, or with frozen=True those of `normalize`.
 
         dbeta = sum(dresidual)    dgamma = sum(dresidual * x_hat)    x_hat = (x - mean)*rstd
-        training: dx = gamma*rstd * (dresidual - dbeta/count - x_hat * dgamma/count)
+        training: dx = gamma*rstd * (dresidual - w*(dbeta + x_hat * dgamma)/count)    w = 1 without a mask or weights
         frozen:   dx = gamma*rstd * dresidual
         dresidual = dy; behind a ReLU 0 where y <= 0
 
@@ -246,6 +285,8 @@ def batch_norm_backward(
     activation : None or "relu", as given forward
     residual : bool
         Whether dresidual is wanted.
+    mask, sample_weight
+        As given forward. The sums run over all positions: y was made at each.
     out : array of x's shape and dtype, optional
         Takes dx. It may be dy itself or x itself; otherwise it shares no memory with an input.
 
@@ -269,11 +310,12 @@ def batch_norm_backward(
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
     relu, residual = checks.activation(activation), checks.flag("residual", residual)
     y = checks.forward_result(y, x) if relu else None
+    weights = weights_of(view, x, mask, sample_weight)
     inputs = (view.of(dy), view.of(x)) if y is None else (view.of(dy), view.of(y), view.of(x))
     dx = dresidual = None
     results: tuple[Array, ...] = ()
     if needs_dx:
-        others = {"mean": mean, "var": var, "gamma": gamma, "y": y}
+        others = {"mean": mean, "var": var, "gamma": gamma, "y": y, "mask": mask, "sample_weight": sample_weight}
         dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
         results = (view.for_result(dx),)
     else:
@@ -284,7 +326,10 @@ def batch_norm_backward(
     elif residual:
         dresidual = dy if out is None or not np.may_share_memory(out, dy) else dy.copy(order="K")
     dgamma, dbeta = view.new_features()
-    if needs_dx:
+    if weights is not None and not frozen:
+        into = results[0] if needs_dx else None, results[-1] if residual and relu else None
+        weighted.backward_into(inputs, *statistics, scale, epsilon, weights, *into, dgamma, dbeta)
+    elif needs_dx:
         kernel = (forms.FROZEN_BACKWARD if frozen else forms.TRAINING_BACKWARD)[relu, relu and residual]
         kernel(*inputs, *statistics, scale, epsilon, *results, dgamma, dbeta)
     else:
@@ -318,7 +363,7 @@ def update_moving(
         Keras's meaning: 0.99 keeps 99 %. PyTorch's momentum is 1 - momentum.
     ddof : 0 or 1
         0: the batch's variance is the population one, as in Keras, ONNX and Flax. 1: it is multiplied by
-        count/max(count - 1, 1), as in PyTorch, TensorFlow's fused op and cuDNN.
+        count/max(count - 1, 1), as in PyTorch, TensorFlow's fused op and cuDNN; not for moments with weights.
     skip_nonfinite : bool
         True leaves the features as they were whose batch mean or variance is NaN or infinite. False lets these in, as
         in Keras.
@@ -331,6 +376,7 @@ def update_moving(
     checks.moments("moments", moments, Moments)
     momentum, ddof, shape = checks.momentum(momentum), checks.ddof(ddof), moments.mean.shape
     skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
+    checks.no_ddof(ddof, moments.count)
     moving_mean = checks.moving("moving_mean", moving_mean, shape)
     moving_var = checks.moving("moving_var", moving_var, shape)
     checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
@@ -345,7 +391,8 @@ def move(
     flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
     kernel = serial.update_moving_finite if skip_nonfinite else serial.update_moving
-    kernel(flat_mean, flat_var, batch_mean, batch_var, int(moments.count), momentum, ddof)
+    count = moments.count if ddof else int(moments.count > 0)
+    kernel(flat_mean, flat_var, batch_mean, batch_var, int(count), momentum, ddof)
     for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
         if result is not moving:
             moving[...] = result.reshape(moving.shape)

@@ -22,6 +22,7 @@ class _Saved(NamedTuple):
     frozen: bool
     y: Array | None  # where there is an activation
     residual: bool
+    weights: dict[str, Any]
     correction: Correction | None = None
 
 
@@ -140,7 +141,15 @@ class BatchNormalization:
         kept = axes.feature_axes(self.axis, len(sizes), "axis")
         self._build(checks.known_sizes(tuple(sizes[a] for a in kept)))
 
-    def __call__(self, x: Array, training: bool = False, *, residual: Array | None = None) -> Array:
+    def __call__(
+        self,
+        x: Array,
+        training: bool = False,
+        *,
+        residual: Array | None = None,
+        mask: Array | None = None,
+        sample_weight: Array | None = None,
+    ) -> Array:
         """Normalize x, by its own moments when training and by the moving statistics otherwise.
 
         Parameters
@@ -148,8 +157,11 @@ class BatchNormalization:
         x : array, at least 1-D, float32 or float64, any strides
         training : bool
             True also moves the moving statistics, and keeps a reference to x (not a copy) for one `backward`; with an
-            activation, to y too. False keeps nothing: threads may share the layer.
+            activation, to y too; and to a mask or weights. False keeps nothing: threads may share the layer.
         residual : array of x's shape and dtype, in any memory order, or None for 0
+        mask, sample_weight
+            As for `moments`, or in Keras's shape, x's without the feature axes. They change the batch's moments only.
+            Where all is masked, y is act(beta + residual), and the moving statistics stay.
 
         Returns
         -------
@@ -163,17 +175,21 @@ class BatchNormalization:
         """
         training = checks.flag("training", training)
         x = checks.data("x", x)
-        feature_shape = axes.canonical_view(x, self.axis, "axis").feature_shape
+        view = axes.canonical_view(x, self.axis, "axis")
+        feature_shape = view.feature_shape
+        weights: dict[str, Any] = {}
+        if mask is not None or sample_weight is not None:
+            weights = self._weights_of(view, x, mask, sample_weight)
         self._build(feature_shape)
         if training and self.trainable:
             train = self._renormalize if self.renorm else self._train
-            return train(x, feature_shape, residual)
+            return train(x, feature_shape, residual, weights)
         assert self.moving_mean is not None
         assert self.moving_variance is not None
         mean, var = self.moving_mean, self.moving_variance
         y = self._normalize(x, mean, var, self.gamma, self.beta, residual)
         if training:
-            self._save(x, mean.copy(), var.copy(), y, residual, frozen=True)
+            self._save(x, mean.copy(), var.copy(), y, residual, {}, frozen=True)
         return y
 
     def backward(self, dy: Array) -> Array | tuple[Array, Array]:
@@ -199,6 +215,7 @@ class BatchNormalization:
             y=saved.y,
             activation=self.activation,
             residual=saved.residual,
+            **saved.weights,
         )
         assert dx is not None
         if saved.correction is not None:
@@ -264,25 +281,42 @@ class BatchNormalization:
         changed = [f"{name}={value!r}" for name, value in config.items() if not np.array_equal(value, defaults[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
 
-    def _train(self, x: Array, feature_shape: tuple[int, ...], residual: Array | None) -> Array:
+    def _train(
+        self, x: Array, feature_shape: tuple[int, ...], residual: Array | None, weights: dict[str, Any]
+    ) -> Array:
         moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
         moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
         y, batch = batch_norm(
-            *(x, self.gamma, self.beta, self.axis), epsilon=self.epsilon, activation=self.activation, residual=residual
+            *(x, self.gamma, self.beta, self.axis),
+            epsilon=self.epsilon,
+            activation=self.activation,
+            residual=residual,
+            **weights,
         )
         move(moving_mean, moving_variance, batch, self.momentum, self.ddof, self.skip_nonfinite)
-        self._save(x, batch.mean, batch.var, y, residual)
+        self._save(x, batch.mean, batch.var, y, residual, weights)
         return y
 
-    def _renormalize(self, x: Array, feature_shape: tuple[int, ...], residual: Array | None) -> Array:
+    def _renormalize(
+        self, x: Array, feature_shape: tuple[int, ...], residual: Array | None, weights: dict[str, Any]
+    ) -> Array:
         names = Statistics._fields
         statistics = Statistics(*(checks.moving(name, getattr(self, name), feature_shape) for name in names))
-        batch = moments(x, self.axis)
+        batch = moments(x, self.axis, **weights)
         correction = correction_of(batch, statistics, self.epsilon, self._clipping)
-        y = self._normalize(x, batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual)
+        data = x if batch.count else np.zeros_like(x)  # then y is act(beta + residual), whatever x is
+        y = self._normalize(data, batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual)
         update(statistics, batch, self.epsilon, self.momentum, self.renorm_momentum, self.skip_nonfinite)
-        self._save(x, batch.mean, batch.var, y, residual, correction=correction)
+        self._save(x, batch.mean, batch.var, y, residual, weights, correction=correction)
         return y
+
+    def _weights_of(self, view: axes.View, x: Array, mask: Array | None, sample_weight: Array | None) -> dict[str, Any]:
+        """Check a mask or weights; and bring Keras's shape into that of the functions."""
+        given = {"mask": mask, "sample_weight": sample_weight}
+        weights = {name: view.with_feature_axes(w, x) if isinstance(w, np.ndarray) else w for name, w in given.items()}
+        checks.positions(**weights, shape=x.shape, feature_axes=view.feature_axes)
+        checks.no_ddof(self.ddof, 1 if sample_weight is None else 1.0)
+        return weights
 
     def _normalize(
         self, x: Array, mean: Array, var: Array, gamma: Array | None, beta: Array | None, residual: Array | None
@@ -298,11 +332,12 @@ class BatchNormalization:
         var: Array,
         y: Array,
         residual: Array | None,
+        weights: dict[str, Any],
         frozen: bool = False,
         correction: Correction | None = None,
     ) -> None:
         kept = None if self.activation is None else y
-        self._saved = _Saved(x, mean, var, frozen, kept, residual is not None, correction)
+        self._saved = _Saved(x, mean, var, frozen, kept, residual is not None, weights, correction)
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         if self._feature_shape is not None:

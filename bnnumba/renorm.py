@@ -52,9 +52,9 @@ class Correction(NamedTuple):
 
 
 def correction_of(moments: Moments, statistics: Statistics, epsilon: float, clipping: Clipping) -> Correction:
-    """Compute r and d of a batch; where the renorm_stddev and epsilon are 0, r is 1 and d is 0."""
+    """Compute r and d of a batch; where the renorm_stddev and epsilon are 0, or count is, r is 1 and d is 0."""
     spread = np.maximum(statistics.renorm_stddev, np.sqrt(epsilon))
-    there = spread > 0
+    there = (spread > 0) & (moments.count > 0)
     r = np.divide(np.sqrt(moments.var + epsilon), spread, out=np.ones(spread.shape), where=there)
     d = np.divide(moments.mean - statistics.renorm_mean, spread, out=np.zeros(spread.shape), where=there)
     return Correction(np.clip(r, clipping.rmin, clipping.rmax), np.clip(d, -clipping.dmax, clipping.dmax))

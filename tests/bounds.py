@@ -74,17 +74,19 @@ def dgamma(dtype, exact):
     return 8 * eps(dtype) * _total(exact.dy * forward.x_hat, exact) + through_x_hat + subnormal(np.float64)
 
 
-def dx(dtype, exact, frozen=False):
+def dx(dtype, exact, frozen=False, share=None):
     """With x_hat moved by m, its product with dgamma/count moves by m*(|x_hat|*mean|dy| + mean|dy*x_hat| + m*mean|dy|).
 
-    Frozen, the terms of the moments are not in dx, nor in what it may be off.
+    Frozen, the terms of the moments are not in dx, nor in what it may be off. share: with weights, w/sum(w) of each
+    position, where it is 1/count without.
     """
     forward, dy = exact.forward, abs(exact.dy)
     n = max(exact.dy.size // max(exact.dbeta.size, 1), 1)
     scale = abs(forward.gamma) * forward.rstd
     if frozen:
         return 12 * eps(dtype) * scale * dy + subnormal(dtype)
-    mean_dy, mean_product = _total(dy, exact) / n, _total(dy * forward.x_hat, exact) / n
+    share = 1 / np.longdouble(n) if share is None else share
+    mean_dy, mean_product = _total(dy, exact) * share, _total(dy * forward.x_hat, exact) * share
     size = dy + mean_dy + abs(forward.x_hat) * mean_product
     m = _moved(forward)
     through_x_hat = m * (abs(forward.x_hat) * mean_dy + mean_product + m * mean_dy)
@@ -120,8 +122,8 @@ def check_fused_y(dtype, result, exact, activation, residual):
     check("y", result, oracle.act(exact, activation, residual).y, allowed)
 
 
-def check_gradients(dtype, gradients, exact, frozen=False):
+def check_gradients(dtype, gradients, exact, frozen=False, share=None):
     check("dbeta", gradients.dbeta, exact.dbeta, dbeta(dtype, exact))
     check("dgamma", gradients.dgamma, exact.dgamma, dgamma(dtype, exact))
     if gradients.dx is not None:
-        check("dx", gradients.dx, exact.dx, dx(dtype, exact, frozen))
+        check("dx", gradients.dx, exact.dx, dx(dtype, exact, frozen, share))

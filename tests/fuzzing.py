@@ -44,6 +44,7 @@ class Case(NamedTuple):
     bad: tuple[tuple[int, float], ...]
     activation: str | None
     residual: np.ndarray | None
+    weights: dict[str, np.ndarray]
 
 
 def shapes():
@@ -82,4 +83,13 @@ def cases(draw):
         tuple(bad),
         draw(st.sampled_from([None, "relu"])),
         draw(st.sampled_from([None, (2 * rng.standard_normal(shape)).astype(dtype)])),
+        {} if bad else _weights(draw, rng, oracle.position_shape(shape, feature_axis)),
     )
+
+
+def _weights(draw, rng, shape):
+    """None at all, a mask, or weights: some of them 0; of any size, which may be the same along any axis."""
+    w = rng.random([draw(st.sampled_from([1, size])) for size in shape])
+    kept = w < draw(st.sampled_from([0.0, 0.1, 0.7, 1.0]))
+    weights = np.where(kept, 10.0 ** rng.uniform(-3, 3, w.shape) * draw(st.sampled_from([1e-300, 1.0, 1e290])), 0.0)
+    return draw(st.sampled_from([{}, {"mask": kept}, {"sample_weight": weights}]))

@@ -64,6 +64,13 @@ def every_result(form, p, place=np.array):
     for kernel in ("batch_norm_backward", "frozen_backward"):
         make(kernel, dy, x, mean, var, gamma, EPSILON, of_features=("dgamma", "dbeta"))
 
+    # ---- with weights
+    rng = np.random.default_rng(1)
+    weights = rng.random((x.shape[0], 1, x.shape[2]))
+    for name, w in (("mask", np.round(weights)), ("weights", np.where(weights < 0.3, 0.0, weights))):
+        features = new(f"{name}: mean", gamma), new(f"{name}: var", gamma)
+        results[f"{name}: count"] = np.array(form.weighted_moments_into(x, place(w), *features))
+
     # ---- with a residual and ReLU
     residual = place(-p.dy)
 

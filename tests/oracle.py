@@ -48,6 +48,12 @@ def feature_shape(shape, feature_axis):
     return tuple(shape[axis] for axis in kept_axes(len(shape), feature_axis))
 
 
+def position_shape(shape, feature_axis):
+    """The shape that a mask broadcasts to."""
+    kept = kept_axes(len(shape), feature_axis)
+    return [1 if axis in kept else size for axis, size in enumerate(shape)]
+
+
 def count(shape, feature_axis):
     return int(np.prod([shape[axis] for axis in reduced_axes(len(shape), feature_axis)], dtype=int))
 
@@ -62,15 +68,33 @@ def _sum(array, feature_axis):
     return array.sum(axis=reduced_axes(array.ndim, feature_axis), keepdims=True)
 
 
-def moments(x, feature_axis=-1):
+def moments(x, feature_axis=-1, weights=None):
     """Mean and population variance, about the first element, which makes equal elements exact."""
     x = np.asarray(x, WIDE)
+    if weights is not None:
+        return _weighted_moments(x, feature_axis, weights)
     reduced = reduced_axes(x.ndim, feature_axis)
     first = _sum(x[tuple(slice(0, 1) if axis in reduced else slice(None) for axis in range(x.ndim))], feature_axis)
     n = max(count(x.shape, feature_axis), 1)
     d = x - first
     mean = _sum(d, feature_axis) / n
     return first + mean, _sum((d - mean) ** 2, feature_axis) / n
+
+
+def _weighted_moments(x, feature_axis, weights):
+    """By the positions that have a weight, taken out of the data one by one."""
+    kept = kept_axes(x.ndim, feature_axis)
+    rows = np.moveaxis(x, kept, range(-len(kept), 0)) if kept else x
+    shape = feature_shape(x.shape, feature_axis)
+    w = np.broadcast_to(weights, position_shape(x.shape, feature_axis)).astype(WIDE).reshape(-1)
+    rows = rows.reshape(w.size, int(np.prod(shape, dtype=int)))[w != 0]
+    w = w[w != 0][:, None]
+    if not w.size:
+        return along(np.zeros(shape), x.shape, feature_axis), along(np.zeros(shape), x.shape, feature_axis)
+    d = rows - rows[0]
+    mean = (w * d).sum(axis=0) / w.sum()
+    var = (w * (d - mean) ** 2).sum(axis=0) / w.sum()
+    return tuple(along(each.reshape(shape), x.shape, feature_axis) for each in (rows[0] + mean, var))
 
 
 def reciprocal_std(var, epsilon):
@@ -89,16 +113,20 @@ def normalize(x, mean, var, gamma=None, beta=None, feature_axis=-1, epsilon=1e-3
     return Forward(mean, var, rstd, x_hat, gamma, beta, gamma * x_hat + beta)
 
 
-def batch_norm(x, gamma=None, beta=None, feature_axis=-1, epsilon=1e-3):
-    return normalize(x, *moments(x, feature_axis), gamma, beta, feature_axis, epsilon)
+def batch_norm(x, gamma=None, beta=None, feature_axis=-1, epsilon=1e-3, weights=None):
+    return normalize(x, *moments(x, feature_axis, weights), gamma, beta, feature_axis, epsilon)
 
 
-def backward(dy, x, mean, var, gamma=None, feature_axis=-1, epsilon=1e-3, frozen=False):
+def backward(dy, x, mean, var, gamma=None, feature_axis=-1, epsilon=1e-3, frozen=False, weights=None):
     dy = np.asarray(dy, WIDE)
     forward = normalize(x, mean, var, gamma, None, feature_axis, epsilon)
     n = max(count(dy.shape, feature_axis), 1)
     dbeta, dgamma = _sum(dy, feature_axis), _sum(dy * forward.x_hat, feature_axis)
     through_moments = 0 if frozen else dbeta / n + forward.x_hat * dgamma / n
+    if weights is not None and not frozen:
+        w = np.asarray(weights, WIDE)
+        n = np.broadcast_to(w, position_shape(dy.shape, feature_axis)).sum()
+        through_moments = np.where(w == 0, 0, w * (dbeta + forward.x_hat * dgamma) / (n or 1))
     return Backward(forward.gamma * forward.rstd * (dy - through_moments), dgamma, dbeta, dy, forward)
 
 

@@ -107,6 +107,22 @@ BAD_ACTIVATION = [
     for value in ("ReLU", "tanh", "", True, 0, ["relu"])
 ]
 BAD_RESIDUAL = [row for row in BAD_DY if row[0] is not None]
+BAD_POSITIONS = [
+    *(row for row in NO_ARRAY if row[0] is not None and not isinstance(row[0], np.ma.MaskedArray)),
+    *((np.ones(shape), ValueError, re.escape(f"broadcast to shape (4, 1), 1 along the feature axes, got {shape}"))
+      for shape in (SHAPE, FEATURES, (1, 3), (5, 1), (1, 4, 1), (4,), (0, 1))),
+]  # fmt: skip
+BAD_MASK = [
+    *((array.astype(bool) if isinstance(array, np.ndarray) else array, *row) for array, *row in BAD_POSITIONS),
+    (np.ma.masked_array(floats((4, 1))), TypeError, "array.*MaskedArray"),
+    *((np.ones((4, 1), dtype), TypeError, f"bool.*{np.dtype(dtype)}") for dtype in (int, np.float32, object, "U1")),
+]
+BAD_WEIGHT = [
+    *BAD_POSITIONS,
+    *((np.ones((4, 1), dtype), TypeError, f"real numbers.*{np.dtype(dtype)}") for dtype in (bool, complex, object)),
+    *((np.array([[1.0], [value], [1.0], [0.0]]), ValueError, "finite and >= 0") for value in (np.nan, np.inf, -1e-9)),
+    (np.full((4, 1), 1e308), ValueError, "finite sum"),
+]
 BAD_Y = [*BAD_RESIDUAL, (None, TypeError, "must be given where there is an activation")]
 BAD_MOVING = [
     *NO_ARRAY,
@@ -126,7 +142,9 @@ BAD_MOMENTS = [
     (moments_of(F.astype(int), F), TypeError, "mean.*int64"),
     (moments_of(F, F[:2]), ValueError, r"var.*\(3,\).*\(2,\)"),
     (moments_of(F, F.astype(int)), TypeError, "var.*int64"),
-    (moments_of(F, F, 4.0), TypeError, r"count.*4\.0"),
+    (moments_of(F, F, "4"), TypeError, "count.*4"),
+    (moments_of(F, F, np.nan), ValueError, "count.*nan"),
+    (moments_of(F, F, -0.5), ValueError, r"count.*-0\.5"),
     (moments_of(F, F, None), TypeError, "count.*None"),
     (moments_of(F, F, True), TypeError, "count.*True"),
     (moments_of(F, F, -1), ValueError, "count.*-1"),
@@ -135,14 +153,15 @@ OTHER_FEATURES = [(moments_of(F[:2], F[:2]), ValueError, r"\(3,\).*\(2,\)|\(2,\)
 
 DATA = {"x": BAD_DATA, "feature_axis": BAD_AXIS, "gamma": BAD_FEATURES, "epsilon": BAD_EPSILON}
 STATISTICS = {name: [*BAD_FEATURES, (None, TypeError, "array.*None")] for name in ("mean", "var")}
+WEIGHTS = {"mask": BAD_MASK, "sample_weight": BAD_WEIGHT}
 BEHIND = {"activation": BAD_ACTIVATION, "residual": BAD_RESIDUAL}
 FUNCTIONS = {
-    bnnumba.moments: {"x": BAD_DATA, "feature_axis": BAD_AXIS},
+    bnnumba.moments: {"x": BAD_DATA, "feature_axis": BAD_AXIS, **WEIGHTS},
     bnnumba.normalize: {**DATA, **STATISTICS, **BEHIND, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD},
-    bnnumba.batch_norm: {**DATA, **BEHIND, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD},
+    bnnumba.batch_norm: {**DATA, **BEHIND, **WEIGHTS, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD},
     bnnumba.batch_norm_backward: {
         **DATA, **STATISTICS, "dy": BAD_DY, "frozen": BAD_FLAG, "needs_dx": BAD_FLAG, "out": BAD_OUT_BACKWARD,
-        "y": BAD_Y, "activation": BAD_ACTIVATION, "residual": BAD_FLAG,
+        "y": BAD_Y, "activation": BAD_ACTIVATION, "residual": BAD_FLAG, **WEIGHTS,
     },
     bnnumba.merge_moments: {"a": [*BAD_MOMENTS, *OTHER_FEATURES], "b": [*BAD_MOMENTS, *OTHER_FEATURES]},
     bnnumba.update_moving: {
@@ -172,6 +191,7 @@ def right_arguments(function, names):
         "ddof": 0, "skip_nonfinite": False, "a": moments_of(F.copy(), F.copy()), "b": moments_of(F.copy(), F.copy()),
     }  # fmt: skip
     known["y"], known["activation"] = floats(), "relu"
+    known["mask"], known["sample_weight"] = None, floats((4, 1))
     known["residual"] = False if function is bnnumba.batch_norm_backward else floats()
     return {name: known[name] for name in names}, {"memory": memory}
 
@@ -197,6 +217,8 @@ def test_functions_refuse(function, name, given, error, words):
     if callable(given):
         given = given({**arguments, **parts})
     arguments[name] = given
+    if name == "mask":
+        arguments["sample_weight"] = None
     arrays = list(arrays_in(arguments.values()))
     before = [array.copy() for array in arrays]
     check_refused(lambda: function(**arguments), error, name, words)
@@ -208,6 +230,13 @@ def test_functions_accept_the_right_arguments(function):
     """Each row above changes one thing only in a call that works."""
     arguments, _ = right_arguments(function, FUNCTIONS[function])
     function(**arguments)
+
+
+@pytest.mark.parametrize("function", [function for function in FUNCTIONS if "mask" in FUNCTIONS[function]])
+def test_a_mask_and_weights_are_refused(function):
+    arguments, _ = right_arguments(function, FUNCTIONS[function])
+    with pytest.raises(ValueError, match="mask must be None where sample_weight is given"):
+        function(**{**arguments, "mask": np.ones((4, 1), bool)})
 
 
 def test_out_without_dx_is_refused():
@@ -321,6 +350,7 @@ LAYER_CALLS = {
     "x": BAD_DATA,
     "training": BAD_FLAG,
     "residual": BAD_RESIDUAL,
+    **{name: [row for row in WEIGHTS[name] if np.shape(row[0]) != (4,)] for name in WEIGHTS},  # that is Keras's shape
     "feature shape": [(floats((4, 5)), ValueError, r"feature shape \(3,\).*\(5,\)")],
 }
 

@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from bnnumba.command.warm_up import FORMS, jobs
-from bnnumba.kernels import passes
 from tests.subprocesses import ROOT, run_python
 
 
@@ -37,7 +36,10 @@ def test_the_report_without_compiling():
 
 def test_every_kernel_has_its_types():
     assert {job.name for job in jobs()} == {
-        f"{form}.{name} of {dtype}" for form, module in FORMS.items() for name in module.FORM for dtype in ("float32", "float64")
+        f"{form}.{name} of {dtype}"
+        for form, module in FORMS.items()
+        for name in module.FORM
+        for dtype in ("float32", "float64")
     }
 
 

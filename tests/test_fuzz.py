@@ -30,13 +30,15 @@ class Step:
             x.flat[place] = value
         self.case, self.x = case, x
         common = {"feature_axis": axis, "epsilon": epsilon, "activation": case.activation}
+        self.w, weights = next(iter(case.weights.values()), None), case.weights
         behind = {} if case.residual is None else {"residual": _layout(case.residual, case.dy_layout)}
         own = self._x()
-        self.y, self.moments = bnnumba.batch_norm(own, p.gamma, p.beta, **common, **behind, out=self._out(x=own))
+        out = self._out(x=own)
+        self.y, self.moments = bnnumba.batch_norm(own, p.gamma, p.beta, **common, **behind, **weights, out=out)
         mean, var, _ = self.moments
         own = self._x()
         self.inference = bnnumba.normalize(own, mean, var, p.gamma, p.beta, **common, **behind, out=self._out(x=own))
-        common.update(y=_native(self.y).copy(), residual=case.residual is not None)
+        common.update(weights, y=_native(self.y).copy(), residual=case.residual is not None)
         self.gradients = []
         for frozen in (False, True):
             own, dy = self._x(), self._dy()
@@ -76,20 +78,31 @@ def _layout(array, name):
 
 def check_against_oracle(step):
     (p, axis, epsilon, *_), dtype = step.case, step.x.dtype
-    exact = oracle.batch_norm(p.x, p.gamma, p.beta, axis, epsilon)
+    w, behind = step.w, (step.case.activation, step.case.residual)
+    exact, statistics = oracle.batch_norm(p.x, p.gamma, p.beta, axis, epsilon, w), step.moments[:2]
     bounds.check_moments(dtype, step.moments, exact)
-    behind = step.case.activation, step.case.residual
+    total = oracle.count(p.x.shape, axis)
+    if w is not None:
+        total = np.broadcast_to(w, oracle.position_shape(p.x.shape, axis)).sum(dtype=oracle.WIDE)
+        np.testing.assert_allclose(step.moments.count, float(total), rtol=1e-14)
+    assert w is not None or step.moments.count == total
+    counts = w is None or total > 0
+    if not counts:
+        exact = exact._replace(x_hat=0 * exact.x_hat, y=exact.beta + np.zeros(p.x.shape))
     bounds.check_fused_y(dtype, step.y, exact, *behind)
-    assert step.moments.count == oracle.count(p.x.shape, axis)
-    statistics = step.moments[:2]
     exact = oracle.normalize(p.x, *statistics, p.gamma, p.beta, axis, epsilon)
     bounds.check_fused_y(dtype, step.inference, exact, *behind)
     dy = oracle.behind(p.dy, step.y, step.case.activation)
     for frozen, gradients in zip((False, True), step.gradients, strict=True):
-        exact = oracle.backward(dy, p.x, *statistics, p.gamma, axis, epsilon, frozen)
-        bounds.check_gradients(dtype, gradients, exact, frozen)
         if step.case.residual is not None:
             np.testing.assert_array_equal(gradients.dresidual, dy)
+        if not (frozen or counts):
+            assert not gradients.dx.any()
+            assert not gradients.dgamma.any()
+            continue
+        exact = oracle.backward(dy, p.x, *statistics, p.gamma, axis, epsilon, frozen, w)
+        share = None if w is None or frozen else w.astype(oracle.WIDE) / total
+        bounds.check_gradients(dtype, gradients, exact, frozen, share)
 
 
 def check_poisoned(step, clean):

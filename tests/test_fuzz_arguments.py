@@ -100,15 +100,16 @@ def right_arguments():
     x, dy, f = data(), data() - 1, lambda: data(FEATURES, "f8")
     common = {"feature_axis": -1, "epsilon": 1e-3, "out": None}
     behind = {"activation": "relu", "residual": data() - 2}
+    weights = {"mask": None, "sample_weight": np.array([[1.0], [2.0], [0.0], [0.5]])}  # their sums are exact
     moments = Moments(f(), f(), 4)
     return {
-        bnnumba.moments: {"x": x, "feature_axis": -1},
+        bnnumba.moments: {"x": x, "feature_axis": -1, **weights},
         bnnumba.merge_moments: {"a": moments, "b": Moments(f(), f(), 5)},
         bnnumba.normalize: {"x": x, "mean": f(), "var": f(), "gamma": f(), "beta": f(), **common, **behind},
-        bnnumba.batch_norm: {"x": x, "gamma": f(), "beta": f(), **common, **behind},
+        bnnumba.batch_norm: {"x": x, "gamma": f(), "beta": f(), **common, **behind, **weights},
         bnnumba.batch_norm_backward: {
             "dy": dy, "x": x, "mean": f(), "var": f(), "gamma": f(), **common, "frozen": False, "needs_dx": True,
-            "y": data(), "activation": "relu", "residual": True,
+            "y": data(), "activation": "relu", "residual": True, **weights,
         },
         bnnumba.batch_norm_double_backward: {
             "ddx": data() + 1, "ddgamma": f(), "ddbeta": f(), "dy": dy, "x": x, "mean": f(), "var": f(), "gamma": f(),
@@ -123,12 +124,12 @@ def right_arguments():
             "gamma_initializer": "ones", "moving_mean_initializer": 0.5, "moving_variance_initializer": data(FEATURES),
             "ddof": 0, "dtype": "float32", "skip_nonfinite": False, "renorm": False, "renorm_clipping": None,
             "renorm_momentum": 0.99, "activation": None, "input_shape": SHAPE, "x": x, "training": True,
-            "residual": None, "dy": dy, "weights": [f(), f(), f(), f()],
+            "residual": None, "weights_of_x": None, "dy": dy, "weights": [f(), f(), f(), f()],
         },
     }  # fmt: skip
 
 
-def layer_step(input_shape, x, training, residual, dy, weights, **options):
+def layer_step(input_shape, x, training, residual, weights_of_x, dy, weights, **options):
     """All that a layer does; returns all that it shows."""
     layer = BatchNormalization(**options)
     layer = BatchNormalization.from_config(layer.get_config())
@@ -136,7 +137,7 @@ def layer_step(input_shape, x, training, residual, dy, weights, **options):
     layer.set_weights(weights)
     before = layer.get_weights()
     try:
-        y = layer(x, training=training, residual=residual)
+        y = layer(x, training=training, residual=residual, sample_weight=weights_of_x)
     except (TypeError, ValueError):
         assert all(same_bits(a, b) for a, b in zip(layer.get_weights(), before, strict=True))
         raise

@@ -1,0 +1,86 @@
+"""Masks and sample weights: which positions make the moments, and how much each counts.
+
+    count = sum(w)    mean = sum(w*x)/count    var = sum(w*(x - mean)**2)/count
+    dx = gamma*rstd * (dresidual - w*(dbeta + x_hat*dgamma)/count)
+
+A position is a place along the reduced axes. All arrays here are canonical.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bnnumba import checks, forms
+from bnnumba._types import Array
+from bnnumba.axes import View
+
+
+class Weights(NamedTuple):
+    """What each position counts: of shape (outer, 1, inner), float64, times `unit`.
+
+    The unit is a power of two, so that the largest of `values` is near 1: no sum of theirs overflows or underflows.
+    """
+
+    values: Array
+    unit: float
+    boolean: bool
+
+    def count_of(self, total: float) -> int | float:
+        """The count, from the sum of `values`: an int for a mask."""
+        return int(total) if self.boolean else total * self.unit
+
+
+def weights_of(view: View, x: Array, mask: Any, sample_weight: Any) -> Weights | None:
+    """Check a mask or weights, and bring them into the view's order; None where there are neither."""
+    if mask is None and sample_weight is None:
+        return None
+    given = checks.positions(mask, sample_weight, x.shape, view.feature_axes)
+    values = view.of_positions(given, x)
+    if mask is not None:
+        return Weights(values, 1.0, True)
+    exponent = math.frexp(values.max(initial=0.0))[1] - 1
+    values, unit = np.ldexp(values, -exponent), math.ldexp(1.0, exponent)
+    checks.finite_sum(float(values.sum()) * unit)
+    return Weights(values, unit, False)
+
+
+def moments_into(x: Array, weights: Weights, mean: Array, var: Array) -> int | float:
+    """Fill mean and var, and return the count."""
+    return weights.count_of(forms.weighted_moments_into(x, weights.values, mean, var))
+
+
+def backward_into(
+    inputs: tuple[Array, ...],
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    epsilon: float,
+    weights: Weights,
+    dx: Array | None,
+    dresidual: Array | None,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Fill the gradients, those that are not None; inputs are dy and x, or behind a ReLU dy, y and x."""
+    x, behind = inputs[-1], inputs[0]
+    total = weights.values.sum()
+    if total == 0:  # y was act(beta + residual), whatever x is
+        x = np.zeros_like(x)
+    if len(inputs) == 3:
+        behind = np.empty_like(x) if dresidual is None else dresidual
+        forms.GRADIENT_SUMS[True, True](*inputs[:2], x, mean, var, epsilon, behind, dgamma, dbeta)
+    else:
+        forms.GRADIENT_SUMS[False, False](behind, x, mean, var, epsilon, dgamma, dbeta)
+    if dx is None:
+        return
+    if total == 0:
+        dx[...] = 0.0
+        return
+    through_moments = np.empty_like(x)
+    forms.NORMALIZE[False, False](x, mean, var, dgamma / total, dbeta / total, epsilon, through_moments)
+    np.copyto(through_moments, 0.0, where=weights.values == 0)  # selected away: it may be NaN
+    if not weights.boolean:
+        through_moments *= weights.values.astype(x.dtype)
+    np.subtract(behind, through_moments, out=through_moments)
+    forms.frozen_input_gradient(through_moments, var, gamma, epsilon, dx)

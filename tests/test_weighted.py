@@ -1,0 +1,326 @@
+"""Masks and sample weights: which positions make the moments, and how much each counts."""
+
+import numpy as np
+import pytest
+
+import bnnumba
+from bnnumba import BatchNormalization
+from tests import bounds, oracle
+from tests.problems import FLOATS, LAYOUTS, problem, same_bits
+
+SHAPES = [((40, 3), -1), ((3000, 70), -1), ((6, 4, 5, 5), 1), ((20, 30, 196), 1), ((6, 20, 64), -1), ((9,), -1),
+          ((5, 2, 6, 3), (1, 3)), ((4, 3), ()), ((2, 40_000), 0)]  # fmt: skip
+EVERY_SHAPE = pytest.mark.parametrize(("shape", "axis"), SHAPES, ids=str)
+KINDS = pytest.mark.parametrize("kind", ["mask", "sample_weight"])
+
+
+def weights_of(kind, shape, axis):
+    w = np.random.default_rng(5).random(oracle.position_shape(shape, axis))
+    w.flat[0] = 0.9
+    return {kind: w > 0.4 if kind == "mask" else np.where(w < 0.3, 0, 7 * w)}
+
+
+class Step:
+    """A problem with weights, and its forward pass."""
+
+    def __init__(self, kind, shape, axis, dtype=np.float32, **behind):
+        self.p, self.axis, self.given = problem(shape, axis, dtype, offset=3.0), axis, weights_of(kind, shape, axis)
+        self.w = np.asarray(self.given[kind], float)
+        p, self.behind = self.p, behind
+        self.y, self.moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, axis, **self.given, **behind)
+
+    def backward(self, **options):
+        p = self.p
+        return bnnumba.batch_norm_backward(
+            p.dy, p.x, *self.moments[:2], p.gamma, self.axis, **self.given, y=self.y, **options
+        )
+
+
+@KINDS
+@pytest.mark.parametrize("dtype", FLOATS)
+@EVERY_SHAPE
+def test_against_the_oracle(shape, axis, dtype, kind):
+    step = Step(kind, shape, axis, dtype)
+    p, w = step.p, step.w
+    exact = oracle.batch_norm(p.x, p.gamma, p.beta, axis, weights=w)
+    bounds.check_moments(dtype, step.moments, exact)
+    bounds.check_y(dtype, step.y, exact)
+    assert step.moments.count == pytest.approx(w.sum(), rel=1e-15)
+    assert type(step.moments.count) is (int if kind == "mask" else float)
+
+    poisoned = np.where(w == 0, np.nan, p.x).astype(dtype)
+    alone = bnnumba.moments(poisoned, axis, **step.given)
+    for one, other in zip(alone, step.moments, strict=True):
+        assert np.array_equal(one, other)
+
+    for frozen in (False, True):
+        exact = oracle.backward(p.dy, p.x, *step.moments[:2], p.gamma, axis, frozen=frozen, weights=w)
+        bounds.check_gradients(dtype, step.backward(frozen=frozen), exact, frozen, w.astype(oracle.WIDE) / w.sum())
+    sums = step.backward(needs_dx=False)
+    assert sums.dx is None
+    bounds.check_gradients(dtype, sums, exact)
+
+
+@KINDS
+def test_numerical_differentiation(kind):
+    """Of <dy, y> with respect to x, gamma and beta, in float64."""
+    step = Step(kind, (7, 3), -1, np.float64)
+    p = step.p
+    gradients = step.backward()
+    point = [array.astype(oracle.WIDE) for array in (p.x, p.gamma, p.beta)]
+    for k, gradient in enumerate(gradients[:3]):
+        for place in np.ndindex(gradient.shape):
+            ends = []
+            for size in (2.0**-18, -(2.0**-18)):
+                moved = [array.copy() for array in point]
+                moved[k][place] += size
+                ends.append((p.dy * oracle.batch_norm(*moved, weights=step.w).y).sum())
+            np.testing.assert_allclose(gradient[place], float((ends[0] - ends[1]) * 2**17), rtol=1e-7, atol=1e-7)
+
+
+@KINDS
+def test_nan_where_nothing_counts(kind):
+    """It is in y, dx and dgamma where its x is, and nowhere in the statistics."""
+    step = Step(kind, (40, 3), -1)
+    p = step.p
+    row = int(np.flatnonzero(step.w == 0)[2])
+    clean = step.moments
+    p.x[row, 1] = np.nan
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, **step.given)
+    assert all(np.array_equal(a, b) for a, b in zip(moments, clean, strict=True))
+    assert np.argwhere(np.isnan(y)).tolist() == [[row, 1]]
+    dx, dgamma, dbeta, _ = step.backward()
+    assert np.isnan(dgamma).tolist() == [False, True, False]
+    assert np.isfinite(dbeta).all()
+    assert (np.isnan(dx) == ((step.w != 0) & [False, True, False])).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@KINDS
+def test_a_mask_is_the_data_without_it(kind, dtype):
+    """So are whole weights and repeated data."""
+    p = problem((300, 5), -1, dtype, offset=100.0)
+    times = np.random.default_rng(3).integers(0, 2 if kind == "mask" else 4, 300)
+    given = {kind: (times.astype(bool) if kind == "mask" else times)[:, None]}
+    repeated = np.repeat(p.x, times, axis=0)
+    bounds.check_moments(
+        dtype, bnnumba.moments(p.x, **given), oracle.normalize(repeated, *map(_flat, oracle.moments(repeated)))
+    )
+    assert bnnumba.moments(p.x, **given).count == times.sum()
+
+
+def _flat(features):
+    return features.reshape(-1)
+
+
+@pytest.mark.parametrize("factor", [2.0**-1070, 2.0**-500, 1.0, 2.0**1000])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_size_of_weights_does_not_matter(dtype, factor):
+    step = Step("sample_weight", (40, 3), -1, dtype)
+    whole = np.round(step.given["sample_weight"] * 8)  # has room below
+    expected = bnnumba.moments(step.p.x, sample_weight=whole)
+    found = bnnumba.moments(step.p.x, sample_weight=whole * factor)
+    assert same_bits(found.mean, expected.mean)
+    assert same_bits(found.var, expected.var)
+    assert found.count == expected.count * factor
+    gradients = [
+        bnnumba.batch_norm_backward(step.p.dy, step.p.x, *expected[:2], sample_weight=w).dx
+        for w in (whole, whole * factor)
+    ]
+    assert same_bits(*gradients)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 1e-3])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_one_position(dtype, epsilon):
+    p = problem((30, 4), -1, dtype, offset=1e4)
+    for given in ({"mask": np.zeros((30, 1), bool)}, {"sample_weight": np.zeros((30, 1))}):
+        next(iter(given.values()))[17] = 0.3
+        y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, epsilon=epsilon, **given)
+        assert (moments.mean == p.x[17]).all()
+        assert not moments.var.any()
+        assert (y[17] == p.beta.astype(dtype)).all()
+        assert moments.count == (1 if "mask" in given else 0.3)
+
+
+@KINDS
+@pytest.mark.parametrize("behind", [{}, {"activation": "relu"}, {"activation": "relu", "residual": True}], ids=str)
+def test_nothing_counts(kind, behind):
+    p = problem((5, 3))
+    p.x[:] = np.nan
+    w = np.zeros((5, 1), bool if kind == "mask" else float)
+    behind = {**behind, "residual": -p.dy} if "residual" in behind else behind
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, **{kind: w}, **behind)
+    expected = p.beta.astype(np.float32) + (-p.dy if "residual" in behind else np.zeros_like(p.x))
+    np.testing.assert_array_equal(y, np.maximum(expected, 0) if behind else expected)
+    assert not moments.mean.any()
+    assert not moments.var.any()
+    assert moments.count == 0
+    options = {"activation": behind.get("activation"), "residual": "residual" in behind}
+    dx, dgamma, dbeta, dresidual = bnnumba.batch_norm_backward(
+        p.dy, p.x, *moments[:2], p.gamma, **{kind: w}, y=y, **options
+    )
+    behind_relu = oracle.behind(p.dy, y, options["activation"])
+    assert not dx.any()
+    assert not dgamma.any()
+    np.testing.assert_allclose(dbeta, behind_relu.sum(axis=0, dtype=float), rtol=1e-12)
+    if options["residual"]:
+        np.testing.assert_array_equal(dresidual, behind_relu)
+
+
+@KINDS
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_behind_an_activation(kind, with_residual):
+    """All gradients are those of dresidual."""
+    residual = {"residual": -problem((6, 4, 5), 1).dy} if with_residual else {}
+    step = Step(kind, (6, 4, 5), 1, activation="relu", **residual)
+    dresidual = oracle.behind(step.p.dy, step.y, "relu")
+    for options in ({}, {"frozen": True}, {"needs_dx": False}):
+        found = step.backward(activation="relu", residual=with_residual, **options)
+        plain = bnnumba.batch_norm_backward(
+            dresidual, step.p.x, *step.moments[:2], step.p.gamma, 1, **step.given, **options
+        )
+        for name in ("dx", "dgamma", "dbeta"):
+            one, other = getattr(found, name), getattr(plain, name)
+            assert one is other or same_bits(one, other), name
+        if with_residual:
+            np.testing.assert_array_equal(found.dresidual, dresidual)
+
+
+@KINDS
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_memory_layouts(layout, kind):
+    plain = Step(kind, (6, 4, 5), 1)
+    step = Step(kind, (6, 4, 5), 1)
+    place = LAYOUTS[layout]
+    step.p = step.p._replace(x=place(step.p.x), dy=place(step.p.dy))
+    step.given = {kind: place(step.given[kind])}
+    y, moments = bnnumba.batch_norm(step.p.x, step.p.gamma, step.p.beta, 1, **step.given)
+    bounds.check_moments(np.float32, moments, oracle.batch_norm(step.p.x, None, None, 1, weights=plain.w))
+    np.testing.assert_allclose(y, plain.y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(step.backward().dx, plain.backward().dx, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "given"),
+    [
+        ((6, 4, 5), -1, (6, 4, 1)), ((6, 4, 5), -1, (6, 1, 1)), ((6, 4, 5), -1, (4, 1)), ((6, 4, 5), -1, (1,)),
+        ((6, 4, 5), -1, ()), ((6, 4, 5), 1, (5,)), ((6, 4, 5), 1, (1, 5)), ((6, 4, 5), (0, 2), (4, 1)),
+    ],
+)  # fmt: skip
+@KINDS
+def test_shapes_that_broadcast(shape, axis, given, kind):
+    p = problem(shape, axis)
+    w = np.asarray(np.random.default_rng(2).random(given) + 0.1)
+    w = np.asarray(w > 0.4) if kind == "mask" else w
+    whole = np.broadcast_to(w, oracle.position_shape(shape, axis))
+    for one, other in zip(
+        bnnumba.moments(p.x, axis, **{kind: w}), bnnumba.moments(p.x, axis, **{kind: whole}), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+@KINDS
+def test_out_may_be_an_input(kind):
+    plain = Step(kind, (6, 4, 5), 1)
+    expected = plain.backward()
+    step = Step(kind, (6, 4, 5), 1)
+    y, _ = bnnumba.batch_norm(step.p.x, step.p.gamma, step.p.beta, 1, **step.given, out=step.p.x)
+    assert same_bits(y, plain.y)
+    for taken in ("x", "dy"):
+        step = Step(kind, (6, 4, 5), 1)
+        found = step.backward(out=getattr(step.p, taken))
+        for one, other in zip(found[:3], expected[:3], strict=True):
+            assert same_bits(one, other)
+
+
+# ---- moments with weights, elsewhere
+
+
+def test_merging():
+    p = problem((90, 3), -1, np.float64, offset=10.0)
+    w = np.random.default_rng(1).random((90, 1))
+    parts = [bnnumba.moments(p.x[part], sample_weight=w[part]) for part in (slice(0, 30), slice(30, 90))]
+    merged, whole = bnnumba.merge_moments(*parts), bnnumba.moments(p.x, sample_weight=w)
+    for one, other in zip(merged, whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-13)
+    nothing = bnnumba.moments(p.x, sample_weight=0 * w)
+    assert bnnumba.merge_moments(whole, nothing).count == whole.count
+    assert type(bnnumba.merge_moments(whole, bnnumba.moments(p.x)).count) is float
+
+
+def test_moving_statistics():
+    mean, var = np.zeros(3), np.ones(3)
+    batch = bnnumba.Moments(np.full(3, 2.0), np.full(3, 5.0), 0.25)
+    bnnumba.update_moving(mean, var, batch, 0.5)
+    assert (mean == 1.0).all()
+    assert (var == 3.0).all()
+    with pytest.raises(ValueError, match="ddof must be 0 with sample_weight"):
+        bnnumba.update_moving(mean, var, batch, 0.5, ddof=1)
+    bnnumba.update_moving(mean, var, batch._replace(count=0.0), 0.5)
+    assert (mean == 1.0).all()
+    bnnumba.update_moving(mean, var, batch._replace(count=4), 0.5, ddof=1)
+    np.testing.assert_allclose(var, 1.5 + 2.5 * 4 / 3)
+
+
+# ---- the layer
+
+MODES = {"training": {}, "renorm": {"renorm": True}, "ddof": {"ddof": 1}}
+
+
+@KINDS
+@pytest.mark.parametrize("mode", MODES)
+def test_the_layer(mode, kind):
+    """It gives the bits of the functions; Keras's shape of a mask is taken too."""
+    step = Step(kind, (6, 20, 4), -1)
+    p = step.p
+    layer, twin = (BatchNormalization(momentum=0.5, **MODES[mode]) for _ in range(2))
+    if mode == "ddof" and kind == "sample_weight":
+        with pytest.raises(ValueError, match="ddof must be 0 with sample_weight"):
+            layer(p.x, training=True, **step.given)
+        assert layer.get_weights() == []
+        return
+    keras_shape = {kind: step.given[kind][..., 0]}
+    y = layer(p.x, training=True, **step.given)
+    assert same_bits(twin(p.x, training=True, **keras_shape), y)
+    assert same_bits(twin.backward(p.dy), dx := layer.backward(p.dy))
+    if mode != "renorm":
+        y_, batch = bnnumba.batch_norm(p.x, layer.gamma, layer.beta, **step.given)
+        assert same_bits(y, y_)
+        assert same_bits(dx, bnnumba.batch_norm_backward(p.dy, p.x, *batch[:2], layer.gamma, **step.given).dx)
+        factor = batch.count / (batch.count - layer.ddof)
+        np.testing.assert_allclose(layer.moving_mean, batch.mean / 2, rtol=1e-15)
+        np.testing.assert_allclose(layer.moving_variance, 0.5 + batch.var * factor / 2, rtol=1e-15)
+    assert same_bits(layer(p.x), layer(p.x, **step.given))
+
+    before = layer.get_weights()
+    p.x[:] = np.nan
+    y = layer(p.x, training=True, **{kind: np.zeros_like(step.given[kind])})
+    assert (y == layer.beta).all()
+    assert not layer.backward(p.dy).any()
+    assert all(same_bits(a, b) for a, b in zip(layer.get_weights(), before, strict=True))
+
+
+def test_a_frozen_layer_takes_no_heed_of_a_mask():
+    step = Step("mask", (6, 20, 4), -1)
+    layer = BatchNormalization()
+    layer.trainable = False
+    y = layer(step.p.x, training=True)
+    dx = layer.backward(step.p.dy)
+    assert same_bits(layer(step.p.x, training=True, **step.given), y)
+    assert same_bits(layer.backward(step.p.dy), dx)
+
+
+def test_keras_has_the_same():
+    """But for the 1e-7 that Keras adds to the count."""
+    keras = pytest.importorskip("keras")
+    step = Step("mask", (6, 20, 4), -1)
+    p, mask = step.p, step.given["mask"][..., 0]
+    ours, theirs = BatchNormalization(momentum=0.75), keras.layers.BatchNormalization(momentum=0.75)
+    theirs.build(p.x.shape)
+    for _ in range(3):
+        y = ours(p.x, training=True, mask=mask)
+        other = np.asarray(theirs(p.x, training=True, mask=mask))
+        np.testing.assert_allclose(y, other, rtol=1e-5, atol=1e-5)
+    for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
