@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba import checks, forms
+from bnnumba import axes, checks, forms
 from bnnumba._types import Array
-from bnnumba.axes import View
 
 
 class Weights(NamedTuple):
@@ -31,7 +30,7 @@ class Weights(NamedTuple):
         return int(total) if self.boolean else total * self.unit
 
 
-def weights_of(view: View, x: Array, mask: Any, sample_weight: Any) -> Weights | None:
+def weights_of(view: axes.View, x: Array, mask: Any, sample_weight: Any) -> Weights | None:
     """Check a mask or weights, and bring them into the view's order; None where there are neither."""
     if mask is None and sample_weight is None:
         return None
@@ -68,7 +67,7 @@ def backward_into(
     if total == 0:  # y was act(beta + residual), whatever x is
         x = np.zeros_like(x)
     if len(inputs) == 3:
-        behind = np.empty_like(x) if dresidual is None else dresidual
+        behind = axes.empty_like(x) if dresidual is None else dresidual
         forms.GRADIENT_SUMS[True, True](*inputs[:2], x, mean, var, epsilon, behind, dgamma, dbeta)
     else:
         forms.GRADIENT_SUMS[False, False](behind, x, mean, var, epsilon, dgamma, dbeta)
@@ -77,10 +76,7 @@ def backward_into(
     if total == 0:
         dx[...] = 0.0
         return
-    through_moments = np.empty_like(x)
-    forms.NORMALIZE[False, False](x, mean, var, dgamma / total, dbeta / total, epsilon, through_moments)
-    np.copyto(through_moments, 0.0, where=weights.values == 0)  # selected away: it may be NaN
-    if not weights.boolean:
-        through_moments *= weights.values.astype(x.dtype)
-    np.subtract(behind, through_moments, out=through_moments)
-    forms.frozen_input_gradient(through_moments, var, gamma, epsilon, dx)
+    step = axes.empty_like(x) if np.may_share_memory(dx, behind) else dx  # dx may be x: nothing needs it after this
+    forms.NORMALIZE[False, False](x, mean, var, dgamma / total, dbeta / total, epsilon, step)
+    forms.subtract_weighted(behind, weights.values, step)
+    forms.frozen_input_gradient(step, var, gamma, epsilon, dx)

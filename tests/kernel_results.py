@@ -69,6 +69,9 @@ def every_result(form, p, place=np.array):
     weights = rng.random((x.shape[0], 1, x.shape[2]))
     for name, w in (("mask", np.round(weights)), ("weights", np.where(weights < 0.3, 0.0, weights))):
         features = new(f"{name}: mean", gamma), new(f"{name}: var", gamma)
+        change = place(-p.dy)
+        form.subtract_weighted(dy, place(w), change)
+        results[f"{name}: change"] = change
         results[f"{name}: count"] = np.array(form.weighted_moments_into(x, place(w), *features))
 
     # ---- with a residual and ReLU

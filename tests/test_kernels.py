@@ -130,7 +130,7 @@ def test_empty_arrays(shape, dtype):
     p = problem(shape, 1, dtype)
     results = every_result(serial, p)
     check_same(results, every_result(threaded, p))
-    assert not any(np.any(result) for result in results.values())
+    assert not any(np.any(result) for name, result in results.items() if not name.endswith("count"))
 
 
 @DTYPES

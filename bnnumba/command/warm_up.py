@@ -72,6 +72,7 @@ def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
         "add_relu_backward_into": (*fused_backward, x, f, f),
         "frozen_relu_backward_into": (*fused_backward, f, f),
         "frozen_add_relu_backward_into": (*fused_backward, x, f, f),
+        "subtract_weighted": (x, types.Array(types.float64, 3, "C"), x),
         "update_moving": update,
         "update_moving_finite": update,
     }

@@ -29,6 +29,7 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
     frozen_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
     frozen_add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
+    subtract_weighted(dy, weights, change)
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
     update_moving_finite(moving_mean, moving_var, mean, var, count, momentum, ddof)
 

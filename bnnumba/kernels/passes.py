@@ -37,7 +37,7 @@ from bnnumba.kernels.steps import (
 )
 from bnnumba.kernels.threads import each_thread, thread_count
 from bnnumba.kernels.weighted import reduce as reduce_weighted
-from bnnumba.kernels.weighted import sum_weights
+from bnnumba.kernels.weighted import subtract_share, sum_weights
 
 scale, differentiate, add_gradients = filling(normalized), filling(input_gradient_values), adding(gradient_terms)
 add_weighted = adding_by(reduce_weighted, make_weighted_grid)
@@ -141,6 +141,11 @@ def frozen_backward_into(
     fill_in_one_sweep(each, threads, work, (dy,), x, mean, var, epsilon, coefficients, dx, dgamma, dbeta)
 
 
+def subtract_weighted(dy: Array, weights: Array, change: Array) -> None:
+    """Make change = dy - w*change, in place; where w is 0, change may be anything."""
+    each_thread(subtract_share, thread_count(), (dy, weights, change))
+
+
 def update_moving(
     moving_mean: Array, moving_var: Array, mean: Array, var: Array, count: int, momentum: float, ddof: int
 ) -> None:
@@ -213,6 +218,7 @@ KERNELS = (
     "frozen_input_gradient",
     "batch_norm_backward_into",
     "frozen_backward_into",
+    "subtract_weighted",
     "update_moving",
     "update_moving_finite",
     "moments",

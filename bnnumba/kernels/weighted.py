@@ -1,9 +1,10 @@
-"""Sums of data whose positions have weights, an array (outer, 1, inner) of float64."""
+"""Loops over data whose positions have weights, an array (outer, 1, inner) of float64."""
 
 from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Arrays
 from bnnumba.kernels.formulas import accumulate, add_term, fold_sum, get_sums, put_sums, weighted_term
 from bnnumba.kernels.grid import Grid, Region
+from bnnumba.kernels.plan import share
 from bnnumba.kernels.simd import LANES, load, splat
 
 
@@ -52,3 +53,22 @@ def _add_runs(weights: Array, x: Array, grid: Grid, region: Region, shift: Array
                 term = weighted_term(load(weights, o * grid.inner + c, n), x, run + c, n, k)
                 total = add_term(term, total, x)
             put_sums(sums, j, LANES, total, x)
+
+
+@helper
+def subtract_share(threads: int, thread: int, dy: Array, weights: Array, change: Array) -> None:
+    """Make a thread's share of change = dy - w*change; where w is 0, dy, whatever change was."""
+    outer, feature, inner = dy.shape
+    if inner == 1:
+        first, last = share(outer, threads, thread)
+        for o in range(first, last):
+            weight = weights[o, 0, 0]
+            for f in range(feature):
+                change[o, f, 0] = dy[o, f, 0] - (0.0 if weight == 0.0 else weight * change[o, f, 0])
+        return
+    first, last = share(outer * feature, threads, thread)
+    for run in range(first, last):
+        o, f = divmod(run, feature)
+        for i in range(inner):
+            weight = weights[o, 0, i]
+            change[o, f, i] = dy[o, f, i] - (0.0 if weight == 0.0 else weight * change[o, f, i])
