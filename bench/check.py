@@ -17,7 +17,7 @@ def tolerance(case: Case) -> float:
 
 
 @lru_cache(maxsize=2)
-def expected(case: Case, frozen: bool) -> dict[str, np.ndarray]:
+def expected(case: Case, frozen: bool, relu: bool) -> dict[str, np.ndarray]:
     """All results, by the formulas of `bnnumba.functional`; rounded to float32 in the end, to save memory."""
     problem = make_problem(case)
     x, dy = problem.x.astype(np.float64), problem.dy.astype(np.float64)
@@ -26,17 +26,22 @@ def expected(case: Case, frozen: bool) -> dict[str, np.ndarray]:
         mean, var = x.mean(case.reduced, keepdims=True), x.var(case.reduced, keepdims=True)
     rstd = 1 / np.sqrt(var + EPSILON)
     x_hat = (x - mean) * rstd
+    y = gamma * x_hat + beta
+    if relu:
+        y = np.maximum(y + problem.residual, 0)
+        dy[y == 0] = 0
     dbeta = dy.sum(case.reduced, keepdims=True)
     dgamma = (dy * x_hat).sum(case.reduced, keepdims=True)
     dx = gamma * rstd * (dy if frozen else dy - dbeta / case.count - x_hat * dgamma / case.count)
     features = {"mean": mean, "var": var, "dgamma": dgamma, "dbeta": dbeta}
     results = {name: values.reshape(case.feature_shape) for name, values in features.items()}
-    return {**results, "y": (gamma * x_hat + beta).astype(np.float32), "dx": dx.astype(np.float32)}
+    data = {"y": y, "dx": dx, "dresidual": dy}
+    return results | {name: values.astype(np.float32) for name, values in data.items()}
 
 
 def check(case: Case, pass_name: str, results: Mapping[str, np.ndarray]) -> None:
     """Raise AssertionError where a pass's results are missing, or are not what the formulas say."""
-    right = expected(case, PASSES[pass_name].frozen)
+    right = expected(case, PASSES[pass_name].frozen, PASSES[pass_name].relu)
     for name in PASSES[pass_name].outputs:
         difference = results[name].reshape(right[name].shape) - right[name]
         error = np.abs(difference, out=difference).max() / np.abs(right[name]).max()

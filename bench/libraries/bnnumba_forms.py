@@ -55,6 +55,21 @@ class Functions(Library):
 
         return run
 
+    def residual_relu(self) -> Callable:
+        case, x, dy, gamma, beta, _, _ = self.problem
+        residual = self.problem.residual
+        common = {"epsilon": EPSILON, "activation": "relu"}
+
+        def run() -> tuple[np.ndarray, ...]:
+            y, (mean, var, _) = bnnumba.batch_norm(
+                x, gamma, beta, case.feature_axis, **common, residual=residual, out=self.y
+            )
+            return y, *bnnumba.batch_norm_backward(
+                dy, x, mean, var, gamma, case.feature_axis, **common, y=y, residual=True, out=self.dx
+            )
+
+        return run
+
     def _backward(self, mean: np.ndarray, var: np.ndarray, frozen: bool) -> Callable:
         case, x, dy, gamma, _, _, _ = self.problem
         return partial(
@@ -73,7 +88,7 @@ class SerialKernels(Library):
 
     def __init__(self, problem: Problem) -> None:
         view = canonical_view(problem.x, problem.case.feature_axis)
-        self.x, self.dy = view.of(problem.x), view.of(problem.dy)
+        self.x, self.dy, self.residual = (view.of(a) for a in (problem.x, problem.dy, problem.residual))
         self.gamma, self.beta, self.mean, self.var = (view.flatten(f) for f in problem[3:])
         self.y, self.dx = np.full_like(self.x, np.nan), np.full_like(self.x, np.nan)
 
@@ -105,6 +120,19 @@ class SerialKernels(Library):
         def run() -> tuple[np.ndarray, ...]:
             mean, var = serial.batch_norm(self.x, self.gamma, self.beta, EPSILON, self.y)
             return self.y, *self._backward(serial.batch_norm_backward, mean, var)
+
+        return run
+
+    def residual_relu(self) -> Callable:
+        residual, dresidual = self.residual, np.full_like(self.x, np.nan)
+        mean, var, dgamma, dbeta = np.empty((4, self.x.shape[1]))
+
+        def run() -> tuple[np.ndarray, ...]:
+            serial.batch_norm_add_relu_into(self.x, residual, self.gamma, self.beta, EPSILON, self.y, mean, var)
+            serial.add_relu_backward_into(
+                *(self.dy, self.y, self.x, mean, var, self.gamma, EPSILON), self.dx, dresidual, dgamma, dbeta
+            )
+            return self.y, self.dx, dgamma, dbeta, dresidual
 
         return run
 

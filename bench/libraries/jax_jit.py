@@ -27,6 +27,7 @@ class Compiled(Library):
 
     def __init__(self, problem: Problem) -> None:
         self.reduced, self.count = problem.case.reduced, problem.case.count
+        self.residual = problem.residual
         self.x, self.dy = jax.device_put((problem.x, problem.dy))
         features = (jnp.expand_dims(f, self.reduced) for f in problem[3:])
         self.gamma, self.beta, self.mean, self.var = features
@@ -56,6 +57,15 @@ class Compiled(Library):
             return _normalize(x, mean, var, gamma, beta), *self._backward(dy, x, mean, var, gamma)
 
         return _entry(both, self.dy, self.x, self.gamma, self.beta)
+
+    def residual_relu(self) -> Callable:
+        def both(dy: Any, x: Any, residual: Any, gamma: Any, beta: Any) -> tuple[Any, ...]:
+            mean, var = self._moments(x)
+            y = jnp.maximum(_normalize(x, mean, var, gamma, beta) + residual, 0)
+            dresidual = jnp.where(y > 0, dy, 0)
+            return y, *self._backward(dresidual, x, mean, var, gamma), dresidual
+
+        return _entry(both, self.dy, self.x, jax.device_put(self.residual), self.gamma, self.beta)
 
     def _moments(self, x: Any) -> tuple[Any, Any]:
         mean = x.mean(self.reduced, keepdims=True)

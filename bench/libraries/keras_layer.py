@@ -23,6 +23,7 @@ class Layer(Library):
         shape, self.axis = problem.case.single_axis
         self.x, self.dy = (tf.constant(array.reshape(shape)) for array in (problem.x, problem.dy))
         self.reduced = [other for other in range(len(shape)) if other != self.axis]
+        self.residual = problem.residual
         self.weights = [f.ravel() for f in problem[3:]]
 
     def moments(self) -> Callable:
@@ -52,6 +53,18 @@ class Layer(Library):
             return [y, *tape.gradient(y, [x, layer.gamma.value, layer.beta.value], dy)]
 
         return partial(run, self.x, self.dy)
+
+    def residual_relu(self) -> Callable:
+        layer, residual = self._layer(), tf.constant(self.residual.reshape(self.x.shape))
+
+        @tf.function
+        def run(x: Any, residual: Any, dy: Any) -> list[Any]:
+            with tf.GradientTape() as tape:
+                tape.watch((x, residual))
+                y = tf.nn.relu(layer(x, training=True) + residual)
+            return [y, *tape.gradient(y, [x, layer.gamma.value, layer.beta.value, residual], dy)]
+
+        return partial(run, self.x, residual, self.dy)
 
     def _backward(self, training: bool) -> Callable:
         """The forward is recorded once; its compiled gradient then runs as often as it is asked for."""

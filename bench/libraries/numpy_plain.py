@@ -17,6 +17,7 @@ class Plain(Library):
     def __init__(self, problem: Problem) -> None:
         reduced = problem.case.reduced
         self.gamma, self.beta, self.mean, self.var = (np.expand_dims(f, reduced) for f in problem[3:])
+        self.residual = problem.residual
         self.arrays = WholeArrays(problem.x, problem.dy, self.gamma, self.beta, reduced, EPSILON)
 
     def moments(self) -> Callable:
@@ -54,5 +55,16 @@ class Plain(Library):
         def run() -> tuple[np.ndarray, ...]:
             y, mean, var = self.arrays.train()
             return y, *self.arrays.differentiate(mean, var)
+
+        return run
+
+    def residual_relu(self) -> Callable:
+        residual, dresidual, dy = self.residual, np.full_like(self.arrays.x, np.nan), self.arrays.dy
+
+        def run() -> tuple[np.ndarray, ...]:
+            y, mean, var = self.arrays.train()
+            np.maximum(np.add(y, residual, out=y), 0, out=y)
+            self.arrays.dy = np.multiply(dy, y > 0, out=dresidual)
+            return y, *self.arrays.differentiate(mean, var), dresidual
 
         return run

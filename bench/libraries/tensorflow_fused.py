@@ -14,7 +14,10 @@ class FusedOp(Library):
     """tf.raw_ops.FusedBatchNormV3 and its gradient; any leading shape becomes (rows, 1, 1, features)."""
 
     version = tf.__version__
-    missing = {"moments": "the fused operation does not stop at the moments"}  # noqa: RUF012
+    missing = {  # noqa: RUF012
+        "moments": "the fused operation does not stop at the moments",
+        "residual_relu": "on the CPU the fused operation takes no residual",
+    }
 
     def __init__(self, problem: Problem) -> None:
         features = problem.case.feature_shape

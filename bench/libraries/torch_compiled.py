@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench.cases import Case, Problem
+from bench.cases import PASSES, Case, Problem
 from bench.libraries import Library
 from bench.libraries.torch_native import NativeOps
 
@@ -21,7 +21,7 @@ class Compiled(Library):
     """
 
     version = torch.__version__
-    missing = dict.fromkeys(("moments", "inference", "backward", "frozen_backward", "forward_backward"), SLOWER)
+    missing = dict.fromkeys(set(PASSES) - {"training_forward"}, SLOWER)
 
     def __init__(self, problem: Problem) -> None:
         torch.compiler.reset()  # it compiles a function for a few shapes only

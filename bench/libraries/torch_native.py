@@ -1,4 +1,4 @@
-"""PyTorch's native operations, without autograd."""
+"""PyTorch's native operations; without autograd, but for a residual and ReLU."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +25,7 @@ class NativeOps(Library):
     def __init__(self, problem: Problem) -> None:
         self.shape, self.axis = problem.case.single_axis
         self.x, self.dy = self._tensor(problem.x), self._tensor(problem.dy)
+        self.residual = problem.residual
         self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem[3:])
 
     def fetch(self, value: torch.Tensor) -> np.ndarray:
@@ -52,6 +53,18 @@ class NativeOps(Library):
         def run() -> tuple[Any, ...]:
             y, mean, rstd = forward()
             return y, *self._backward(None, None, mean, rstd, True)
+
+        return run
+
+    def residual_relu(self) -> Callable:
+        """Through autograd, in place where it can be: no operation does it at once on the CPU."""
+        leaves = [t.clone().requires_grad_() for t in (self.x, self.gamma, self.beta, self._tensor(self.residual))]
+        x, gamma, beta, residual = leaves
+
+        def run() -> tuple[Any, ...]:
+            y = torch.nn.functional.batch_norm(x, None, None, gamma, beta, True, MOMENTUM, EPSILON)
+            y = torch.relu_(y.add_(residual))
+            return y.detach(), *torch.autograd.grad(y, leaves, self.dy)
 
         return run
 

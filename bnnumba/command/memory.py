@@ -22,12 +22,14 @@ _SWEEPS: dict[str, tuple[str, ...]] = {
     "backward": ("add",),
     "frozen_backward": ("add",),
     "forward_backward": ("copy", "add"),
+    "residual_relu": ("add", "add", "copy"),
 }
 # ... and channels last, all features are complete only after a sweep over everything.
 _SUMS_FIRST: dict[str, tuple[str, ...]] = {
     "training_forward": ("read",),
     "backward": ("read", "read"),
     "forward_backward": ("read", "read", "read"),
+    "residual_relu": ("read", "read", "read"),
 }
 
 _TRIAL = 0.02  # seconds
