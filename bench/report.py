@@ -13,7 +13,7 @@ from bench.results import Results, collect
 from bench.summary import OURS, lines
 
 KEPT = Path(__file__).parent / "results" / "report.json"
-SHOWN = ("inference", "training_forward", "backward", "frozen_backward")
+SHOWN = ("inference", "training_forward", "backward", "frozen_backward", "residual_relu")
 PEERS = [name for name in LIBRARIES if name != "bnnumba serial"]  # it is the kernels without threads
 
 

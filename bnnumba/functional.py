@@ -59,9 +59,10 @@ def moments(
     Raises
     ------
     TypeError
-        If x is not an array of one of these dtypes, or feature_axis not an int or a tuple of ints.
+        If an argument is not of such a type.
     ValueError
-        If an axis is repeated; numpy.exceptions.AxisError, a ValueError, if it is out of range.
+        If an axis is repeated; numpy.exceptions.AxisError, a ValueError, if it is out of range; if a mask or weights are
+        not as above.
 
     Notes
     -----
