@@ -30,7 +30,7 @@ def facts(jobs: list[Job]) -> list[tuple[str, str]]:
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"),
         ("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
         ("processor", f"{_processor()}; to LLVM {binding.get_host_cpu_name()}, {', '.join(_features())}"),
-        ("stores past the cache", f"from {PAST_CACHE_BYTES / 2**20:g} MiB on" if CAN_STREAM else "none"),
+        ("stores past the cache", f"from {PAST_CACHE_BYTES / 2**20:g} MiB of data in all" if CAN_STREAM else "none"),
         ("threads", f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}, on {_cores()} cores"),
         ("threading layer", _layer()),
         ("compiled kernels", cache(jobs)),

@@ -10,22 +10,24 @@ from bnnumba._jit import PAST_CACHE_SETTING, helper, loop
 from bnnumba._types import Array, Vector
 from bnnumba.kernels.simd import CAN_STREAM, same_start, store, stream, to_line
 
-# From where on a copy is faster past the cache, in bytes of its result, as two threads measured it. Zen 4: the L3 cache
-# of 32 MiB for 8 cores takes ordinary stores at 85 to 150 GB/s, others at 55. Emerald Rapids, of one design with
-# Sapphire Rapids: from beyond the L2 cache, ordinary stores reach 55 GB/s, others 72, however large the L3 cache is.
-# Granite Rapids, which some virtual machines hide: both reach 58 up to 51 MB, at 103 MB 37 and 57.
-MEASURED = {"znver4": 20 * 2**20, "emeraldrapids": 3 * 2**20, "sapphirerapids": 3 * 2**20}
-ELSEWHERE = 32 * 2**20
+# From where on results are stored past the cache, in bytes of all the arrays that a pass reads and fills: what does not
+# fit leaves the cache before it is read again. Measured with copies by two threads. Zen 4: the L3 cache of 32 MiB for 8
+# cores takes ordinary stores at 85 to 150 GB/s, others at 55. Emerald Rapids, of one design with Sapphire Rapids: from
+# beyond the L2 cache, ordinary stores reach 55 GB/s, others 72, however large the L3 cache is. Granite Rapids, which
+# some virtual machines hide: both reach 58 up to 2 x 51 MB, at 2 x 103 MB 37 and 57. There, passes over arrays of 26 MB
+# tell where to begin: over 2, stores in cache are 2 to 6 % faster; over 3, others are 3 to 9 %; over 5, 3 to 24 %.
+MEASURED = {"znver4": 40 * 2**20, "emeraldrapids": 6 * 2**20, "sapphirerapids": 6 * 2**20}
+ELSEWHERE = 64 * 2**20
 PAST_CACHE_BYTES = int(PAST_CACHE_SETTING or MEASURED.get(get_host_cpu_name(), ELSEWHERE))
 
 
 @helper
 def goes_past_cache(y: Array, *inputs: Array) -> bool:
-    """Whether y should be stored past the cache: it is large, and is none of the inputs, whose lines are in cache."""
+    """Whether y should be stored past the cache: all is large, and y no input, whose lines are in cache."""
     for array in inputs:
         if same_start(y, array):
             return False
-    return CAN_STREAM and y.size * y.itemsize >= PAST_CACHE_BYTES
+    return CAN_STREAM and (1 + len(inputs)) * y.size * y.itemsize >= PAST_CACHE_BYTES
 
 
 @loop
