@@ -61,8 +61,8 @@ def moments(
     TypeError
         If an argument is not of such a type.
     ValueError
-        If an axis is repeated, or a mask or weights are not as above; numpy.exceptions.AxisError, a ValueError, if an axis
-        is out of range.
+        If an axis is repeated, or a mask or weights are not as above; numpy.exceptions.AxisError, a ValueError, if an
+        axis is out of range.
 
     Notes
     -----
