@@ -13,13 +13,10 @@ from bnnumba.kernels.grid import make_weighted_grid
 from bnnumba.kernels.parts import adding, adding_and_filling, adding_by, filling
 from bnnumba.kernels.plan import plan_of
 from bnnumba.kernels.statistics import (
-    finish_moments,
     new_features,
     new_partial,
     new_shift,
-    sample_means,
     sample_weighted_positions,
-    shift_by,
 )
 from bnnumba.kernels.steps import (
     adding_up,
@@ -34,6 +31,7 @@ from bnnumba.kernels.steps import (
     fill_normalized,
     new_frozen_coefficients,
     normalizing_groups,
+    sum_moments,
 )
 from bnnumba.kernels.threads import each_thread, thread_count
 from bnnumba.kernels.weighted import reduce as reduce_weighted
@@ -59,19 +57,17 @@ def weighted_moments_into(x: Array, weights: Array, mean: Array, var: Array) -> 
 
     Where w is 0, x may be anything. With a count of 0, mean and var are 0.
     """
-    values = sum_weights(weights)
-    if x.size == 0 or values == 0.0:
+    reduced = sum_weights(weights)
+    if x.size == 0 or reduced == 0.0:
         mean[:], var[:] = 0.0, 0.0
-        return values
+        return reduced
     first, last, grid = signed(0), x.shape[1], make_weighted_grid(x.shape)
-    near, shift, partial = np.empty(x.shape[1]), new_shift(grid), new_partial(grid, x)
-    sample_means(x, sample_weighted_positions(x, weights), first, last, near, shift)
-    for _ in range(2):
-        shift_by(near, grid, first, last, shift)
-        each_thread(add_weighted, thread_count(), ((weights,), x, first, last, shift, partial))
-        if not finish_moments(x, values, first, last, near, partial, mean, var):
-            break
-    return values
+    each, threads, others = each_thread, thread_count(), (weights,)
+    positions, shift, partial = sample_weighted_positions(x, weights), new_shift(grid), new_partial(grid, x)
+    sum_moments(
+        each, threads, add_weighted, others, x, reduced, positions, grid, first, last, shift, partial, mean, var
+    )
+    return reduced
 
 
 def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:

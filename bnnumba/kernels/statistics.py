@@ -132,7 +132,7 @@ def merge(partial: Array, x: Array, first: int, last: int) -> None:
 
 @helper
 def finish_moments(
-    x: Array, values: float, first: int, last: int, near: Array, partial: Array, mean: Array, var: Array
+    x: Array, reduced: float, first: int, last: int, near: Array, partial: Array, mean: Array, var: Array
 ) -> bool:
     """Turn the sums of d = x - near and d*d over so many values, or with weights that add up to it, into mean and var.
 
@@ -140,7 +140,7 @@ def finish_moments(
     made again.
     """
     merge(partial, x, first, last)
-    count, zero, nan = splat(values), splat(0.0), splat(np.nan)
+    count, zero, nan = splat(reduced), splat(0.0), splat(np.nan)
     far = splat(FAR_32 if x.dtype == FLOAT32 else FAR_64)
     again = False
     for f in range(first, last, LANES):

@@ -17,7 +17,7 @@ from bnnumba.kernels.formulas import (
     moment_terms,
     normalize_coefficients,
 )
-from bnnumba.kernels.grid import make_grid
+from bnnumba.kernels.grid import Grid, make_grid
 from bnnumba.kernels.parts import Work, adding, fill_region
 from bnnumba.kernels.plan import group_region, group_share, plan_of
 from bnnumba.kernels.simd import fence
@@ -42,7 +42,12 @@ add_moments = adding(moment_terms)
 def sum_moments(
     each: EachThread,
     threads: int,
+    add: Work,
+    others: Arrays,
     x: Array,
+    reduced: float,
+    positions: Array,
+    grid: Grid,
     first: int,
     last: int,
     shift: Array,
@@ -50,13 +55,16 @@ def sum_moments(
     mean: Array,
     var: Array,
 ) -> None:
-    """Fill mean and var of the features first..last; sum twice, where the shift turns out to be far from the mean."""
-    near, values = np.empty(x.shape[1]), float(x.shape[0] * x.shape[2])
-    sample_means(x, sample_positions(x), first, last, near, shift)
+    """Fill mean and var of the features first..last; sum twice, where the shift turns out to be far from the mean.
+
+    reduced: so many values, or the sum of their weights. positions: of samples, whose mean is the shift.
+    """
+    near = np.empty(x.shape[1])
+    sample_means(x, positions, first, last, near, shift)
     for _ in range(2):
-        shift_by(near, make_grid(x.shape), first, last, shift)
-        each(add_moments, threads, ((), x, first, last, shift, partial))
-        if not finish_moments(x, values, first, last, near, partial, mean, var):
+        shift_by(near, grid, first, last, shift)
+        each(add, threads, (others, x, first, last, shift, partial))
+        if not finish_moments(x, reduced, first, last, near, partial, mean, var):
             break
 
 
@@ -85,11 +93,14 @@ def normalizing_groups(values: Values) -> Work:
     ) -> None:
         """Do it for a thread's groups."""
         grid, plan = plan_of(x, threads)
+        reduced, positions, one = float(x.shape[0] * x.shape[2]), sample_positions(x), signed(1)
         group, end = group_share(grid, plan, threads, thread)
         while group < end:
             region = group_region(grid, plan, group)
             first, last = region.first, region.last
-            sum_moments(within_work, signed(1), x, first, last, shift, partial, mean, var)
+            sum_moments(
+                within_work, one, add_moments, (), x, reduced, positions, grid, first, last, shift, partial, mean, var
+            )
             normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
             coefficients_to_columns(coefficients, grid, first, last)
             fill_region(values, others, x, grid, region, coefficients, past_cache, y)
@@ -195,7 +206,9 @@ def fill_moments(each: EachThread, threads: int, x: Array, mean: Array, var: Arr
         mean[:], var[:] = 0.0, 0.0
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    sum_moments(each, threads, x, first, last, new_shift(grid), new_partial(grid, x), mean, var)
+    reduced, positions = float(x.shape[0] * x.shape[2]), sample_positions(x)
+    shift, partial = new_shift(grid), new_partial(grid, x)
+    sum_moments(each, threads, add_moments, (), x, reduced, positions, grid, first, last, shift, partial, mean, var)
 
 
 @inlined
