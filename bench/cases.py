@@ -32,6 +32,7 @@ PASSES = {
     "frozen_backward": Pass(("dx", "dgamma", "dbeta"), 3, frozen=True),
     "forward_backward": Pass(("y", "dx", "dgamma", "dbeta"), 5),
     "residual_relu": Pass(("y", "dx", "dgamma", "dbeta", "dresidual"), 8, relu=True),  # forward and backward
+    "double_backward": Pass(("ddy", "second dx", "second dgamma"), 5),  # the gradients of <problem.ddx, dx>
 }
 
 
@@ -117,6 +118,11 @@ class Problem(NamedTuple):
     beta: np.ndarray
     mean: np.ndarray
     var: np.ndarray
+
+    @property
+    def ddx(self) -> np.ndarray:
+        """A new array: x from its end."""
+        return np.flip(self.x).copy()
 
     @property
     def residual(self) -> np.ndarray:

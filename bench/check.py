@@ -16,6 +16,27 @@ def tolerance(case: Case) -> float:
     return 1e-4 + 1e-9 * case.count
 
 
+@lru_cache(maxsize=1)
+def second_derivatives(case: Case) -> dict[str, np.ndarray]:
+    """All results of the gradients' gradients, by the formulas of `bnnumba.second`, without ddgamma and ddbeta."""
+    problem, axes = make_problem(case), case.reduced
+    x, dy, ddx = (data.astype(np.float64) for data in (problem.x, problem.dy, problem.ddx))
+    gamma = np.expand_dims(problem.gamma.astype(np.float64), axes)
+    rstd = 1 / np.sqrt(x.var(axes, keepdims=True) + EPSILON)
+    x_hat = (x - x.mean(axes, keepdims=True)) * rstd
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return values.mean(axes, keepdims=True)
+
+    def centred(v: np.ndarray) -> np.ndarray:
+        return rstd * (v - mean(v) - x_hat * mean(v * x_hat))
+
+    k = mean(ddx * dy) - mean(ddx) * mean(dy) - mean(ddx * x_hat) * mean(dy * x_hat)
+    dx = centred(dy) * mean(ddx * x_hat) + centred(ddx) * mean(dy * x_hat) + rstd * k * x_hat
+    results = {"ddy": gamma * centred(ddx), "second dx": -gamma * rstd * dx, "second dgamma": case.count * rstd * k}
+    return {name: values.astype(np.float32) for name, values in results.items()}
+
+
 @lru_cache(maxsize=2)
 def expected(case: Case, frozen: bool, relu: bool) -> dict[str, np.ndarray]:
     """All results, by the formulas of `bnnumba.functional`; rounded to float32 in the end, to save memory."""
@@ -41,7 +62,8 @@ def expected(case: Case, frozen: bool, relu: bool) -> dict[str, np.ndarray]:
 
 def check(case: Case, pass_name: str, results: Mapping[str, np.ndarray]) -> None:
     """Raise AssertionError where a pass's results are missing, or are not what the formulas say."""
-    right = expected(case, PASSES[pass_name].frozen, PASSES[pass_name].relu)
+    second = pass_name == "double_backward"
+    right = second_derivatives(case) if second else expected(case, PASSES[pass_name].frozen, PASSES[pass_name].relu)
     for name in PASSES[pass_name].outputs:
         difference = results[name].reshape(right[name].shape) - right[name]
         error = np.abs(difference, out=difference).max() / np.abs(right[name]).max()

@@ -40,6 +40,9 @@ MEMORY = "memory"  # no library, and measured like one
 _LOADABLE = LIBRARIES | {MEMORY: "bench.limits:Rates"}
 
 
+NOT_TWICE = {"double_backward": "its second derivatives are not compared"}
+
+
 class Library:
     """What the classes share. `missing` says for a pass why the library has none."""
 

@@ -70,6 +70,12 @@ class Functions(Library):
 
         return run
 
+    def double_backward(self) -> Callable:
+        case, x, dy, gamma, _, _, _ = self.problem
+        mean, var, _ = bnnumba.moments(x, case.feature_axis)
+        given = self.problem.ddx, None, None, dy, x, mean, var, gamma, case.feature_axis
+        return partial(bnnumba.batch_norm_double_backward, *given, epsilon=EPSILON)
+
     def _backward(self, mean: np.ndarray, var: np.ndarray, frozen: bool) -> Callable:
         case, x, dy, gamma, _, _, _ = self.problem
         return partial(
@@ -85,6 +91,7 @@ class SerialKernels(Library):
     """The kernels without threads, on canonical arrays: what a caller's own `prange` calls, nothing checked."""
 
     version = bnnumba.__version__
+    missing = {"double_backward": "no one kernel does it"}  # noqa: RUF012
 
     def __init__(self, problem: Problem) -> None:
         view = canonical_view(problem.x, problem.case.feature_axis)

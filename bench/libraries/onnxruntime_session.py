@@ -21,7 +21,10 @@ class Session(Library):
     version = onnxruntime.__version__
     missing = {  # noqa: RUF012
         "moments": "its operator does not stop at the moments",
-        **dict.fromkeys(("backward", "frozen_backward", "forward_backward", "residual_relu"), "it has no gradients"),
+        **dict.fromkeys(
+            ("backward", "frozen_backward", "forward_backward", "residual_relu", "double_backward"),
+            "it has no gradients",
+        ),
     }
 
     def __init__(self, problem: Problem) -> None:

@@ -6,7 +6,7 @@ from math import prod
 from typing import Any
 
 from bench.cases import EPSILON, Case, Problem
-from bench.libraries import Library
+from bench.libraries import NOT_TWICE, Library
 from bench.libraries.quiet_tensorflow import tf
 
 
@@ -15,6 +15,7 @@ class FusedOp(Library):
 
     version = tf.__version__
     missing = {  # noqa: RUF012
+        **NOT_TWICE,
         "moments": "the fused operation does not stop at the moments",
         "residual_relu": "on the CPU the fused operation takes no residual",
     }

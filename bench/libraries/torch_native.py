@@ -1,4 +1,4 @@
-"""PyTorch's native operations; without autograd, but for a residual and ReLU."""
+"""PyTorch's native operations; without autograd, but for a residual and ReLU, and for second derivatives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +25,7 @@ class NativeOps(Library):
     def __init__(self, problem: Problem) -> None:
         self.shape, self.axis = problem.case.single_axis
         self.x, self.dy = self._tensor(problem.x), self._tensor(problem.dy)
-        self.residual = problem.residual
+        self.residual, self.ddx = problem.residual, problem.ddx
         self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem[3:])
 
     def fetch(self, value: torch.Tensor) -> np.ndarray:
@@ -67,6 +67,14 @@ class NativeOps(Library):
             return y.detach(), *torch.autograd.grad(y, leaves, self.dy)
 
         return run
+
+    def double_backward(self) -> Callable:
+        """Through autograd; the graph of the gradient is kept."""
+        leaves = [t.clone().requires_grad_() for t in (self.dy, self.x, self.gamma)]
+        dy, x, gamma = leaves
+        y = torch.nn.functional.batch_norm(x, None, None, gamma, self.beta, True, MOMENTUM, EPSILON)
+        (dx,) = torch.autograd.grad(y, x, dy, create_graph=True)
+        return partial(torch.autograd.grad, dx, leaves, self._tensor(self.ddx), retain_graph=True)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         """In PyTorch's order of axes, in the array's order in memory, aligned as PyTorch does it."""

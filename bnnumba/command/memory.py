@@ -23,6 +23,7 @@ _SWEEPS: dict[str, tuple[str, ...]] = {
     "frozen_backward": ("add",),
     "forward_backward": ("copy", "add"),
     "residual_relu": ("add", "add", "copy"),
+    "double_backward": ("add", "copy"),
 }
 # ... and channels last, all features are complete only after a sweep over everything.
 _SUMS_FIRST: dict[str, tuple[str, ...]] = {
@@ -30,6 +31,7 @@ _SUMS_FIRST: dict[str, tuple[str, ...]] = {
     "backward": ("read", "read"),
     "forward_backward": ("read", "read", "read"),
     "residual_relu": ("read", "read", "read"),
+    "double_backward": ("read", "read", "read"),
 }
 
 _TRIAL = 0.02  # seconds
