@@ -50,13 +50,15 @@ from bnnumba.kernels import serial, threaded
 
 for dtype in (np.float32, np.float64):
     for shape in ((8, 4, 5), (64, 4, 4000)):
-        layer = bnnumba.BatchNormalization(1)
         x = np.ones(shape, dtype)
-        layer(x, training=True)
-        layer.backward(x)
-        layer.trainable = False
-        layer(x, training=True)
-        layer.backward(x)
+        for activation in (None, "relu"):
+            for options in ({}, {"residual": x}, {"mask": np.ones((1, 1, 1), bool)}):
+                layer = bnnumba.BatchNormalization(1, activation=activation)
+                layer(x, training=True, **options)
+                layer.backward(x)
+                layer.trainable = False
+                layer(x, training=True, **options)
+                layer.backward(x)
         bnnumba.moments(x, 1)
         bnnumba.batch_norm_backward(x, x, np.ones(4), np.ones(4), None, 1, needs_dx=False)
 kernels = [*serial.FORM.values(), *threaded.FORM.values()]
