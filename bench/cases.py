@@ -121,8 +121,8 @@ class Problem(NamedTuple):
 
     @property
     def ddx(self) -> np.ndarray:
-        """A new array: x from its end."""
-        return np.flip(self.x).copy()
+        """A new array, with a part that follows dy: so no result is a small difference of large numbers."""
+        return np.flip(self.x) + self.dy
 
     @property
     def residual(self) -> np.ndarray:
