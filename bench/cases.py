@@ -13,7 +13,7 @@ EPSILON = 1e-3
 class Pass(NamedTuple):
     """outputs: what an entry returns, in this order. frozen: by the moving statistics, not by the batch's own.
 
-    relu: y = relu(the normalized x + problem.residual).
+    relu: y = relu(the normalized x + problem.residual). second: the gradients of <problem.ddx, dx>.
 
     traffic: the least number of times that an array of the data's size moves between memory and processor.
     """
@@ -22,6 +22,7 @@ class Pass(NamedTuple):
     traffic: int
     frozen: bool = False
     relu: bool = False
+    second: bool = False
 
 
 PASSES = {
@@ -32,7 +33,7 @@ PASSES = {
     "frozen_backward": Pass(("dx", "dgamma", "dbeta"), 3, frozen=True),
     "forward_backward": Pass(("y", "dx", "dgamma", "dbeta"), 5),
     "residual_relu": Pass(("y", "dx", "dgamma", "dbeta", "dresidual"), 8, relu=True),  # forward and backward
-    "double_backward": Pass(("ddy", "second dx", "second dgamma"), 5),  # the gradients of <problem.ddx, dx>
+    "double_backward": Pass(("ddy", "second dx", "second dgamma"), 5, second=True),
 }
 
 

@@ -62,9 +62,9 @@ def expected(case: Case, frozen: bool, relu: bool) -> dict[str, np.ndarray]:
 
 def check(case: Case, pass_name: str, results: Mapping[str, np.ndarray]) -> None:
     """Raise AssertionError where a pass's results are missing, or are not what the formulas say."""
-    second = pass_name == "double_backward"
-    right = second_derivatives(case) if second else expected(case, PASSES[pass_name].frozen, PASSES[pass_name].relu)
-    for name in PASSES[pass_name].outputs:
+    done = PASSES[pass_name]
+    right = second_derivatives(case) if done.second else expected(case, done.frozen, done.relu)
+    for name in done.outputs:
         difference = results[name].reshape(right[name].shape) - right[name]
         error = np.abs(difference, out=difference).max() / np.abs(right[name]).max()
         right_enough = error <= tolerance(case)  # False for NaN

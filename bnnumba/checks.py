@@ -93,9 +93,9 @@ def finite_sum(total: float) -> None:
         raise ValueError("sample_weight must have a finite sum")
 
 
-def no_ddof(ddof: int, count: object) -> None:
-    """Refuse ddof = 1 for a count that weights add up to: there is no number of values to correct by."""
-    if ddof and not hasattr(count, "__index__"):
+def no_ddof(ddof: int, weighted: bool) -> None:
+    """Refuse ddof = 1 with weights: there is no number of values to correct by."""
+    if ddof and weighted:
         raise ValueError("ddof must be 0 with sample_weight, got 1")
 
 

@@ -237,8 +237,7 @@ def batch_norm(
         forms.BATCH_NORM[behind](*given, scale, shift, epsilon, result, mean, var)
     else:
         count = weighted.moments_into(given[0], weights, mean, var)
-        if count == 0:
-            given[0] = np.zeros_like(given[0])  # as the mean: x_hat is 0, and y act(beta + residual)
+        given[0] = weighted.counted(given[0], count)
         forms.NORMALIZE[behind](*given, mean, var, scale, shift, epsilon, result)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
 
@@ -321,23 +320,24 @@ def batch_norm_backward(
         results = (view.for_result(dx),)
     else:
         checks.no_output(out)
-    if residual and relu:
+    masked = relu and residual
+    if masked:
         dresidual = axes.empty_like(x)
         results = *results, view.for_result(dresidual)
     elif residual:
         dresidual = dy if out is None or not np.may_share_memory(out, dy) else dy.copy(order="K")
     dgamma, dbeta = view.new_features()
     if weights is not None and not frozen:
-        into = results[0] if needs_dx else None, results[-1] if residual and relu else None
+        into = results[0] if needs_dx else None, results[-1] if masked else None
         weighted.backward_into(inputs, *statistics, scale, epsilon, weights, *into, dgamma, dbeta)
     elif needs_dx:
-        kernel = (forms.FROZEN_BACKWARD if frozen else forms.TRAINING_BACKWARD)[relu, relu and residual]
+        kernel = (forms.FROZEN_BACKWARD if frozen else forms.TRAINING_BACKWARD)[relu, masked]
         kernel(*inputs, *statistics, scale, epsilon, *results, dgamma, dbeta)
     else:
-        forms.GRADIENT_SUMS[relu, relu and residual](*inputs, *statistics, epsilon, *results, dgamma, dbeta)
+        forms.GRADIENT_SUMS[relu, masked](*inputs, *statistics, epsilon, *results, dgamma, dbeta)
     if dx is not None:
         view.deliver(results[0], dx)
-    if dresidual is not None and relu:
+    if dresidual is not None and masked:
         view.deliver(results[-1], dresidual)
     return Gradients(dx, view.unflatten(dgamma), view.unflatten(dbeta), dresidual)
 
@@ -377,7 +377,7 @@ def update_moving(
     checks.moments("moments", moments, Moments)
     momentum, ddof, shape = checks.momentum(momentum), checks.ddof(ddof), moments.mean.shape
     skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
-    checks.no_ddof(ddof, moments.count)
+    checks.no_ddof(ddof, isinstance(_plain_count(moments.count), float))
     moving_mean = checks.moving("moving_mean", moving_mean, shape)
     moving_var = checks.moving("moving_var", moving_var, shape)
     checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
@@ -392,7 +392,7 @@ def move(
     flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
     kernel = serial.update_moving_finite if skip_nonfinite else serial.update_moving
-    count = moments.count if ddof else int(moments.count > 0)
+    count = moments.count if ddof else moments.count > 0  # by how much it is more does not matter then
     kernel(flat_mean, flat_var, batch_mean, batch_var, int(count), momentum, ddof)
     for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
         if result is not moving:

@@ -9,6 +9,7 @@ from bnnumba import axes, checks
 from bnnumba._types import Array
 from bnnumba.functional import batch_norm, batch_norm_backward, moments, move, normalize
 from bnnumba.renorm import Clipping, Correction, Statistics, correction_of, update
+from bnnumba.weighted import counted
 
 Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
 
@@ -304,8 +305,9 @@ class BatchNormalization:
         statistics = Statistics(*(checks.moving(name, getattr(self, name), feature_shape) for name in names))
         batch = moments(x, self.axis, **weights)
         correction = correction_of(batch, statistics, self.epsilon, self._clipping)
-        data = x if batch.count else np.zeros_like(x)  # then y is act(beta + residual), whatever x is
-        y = self._normalize(data, batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual)
+        y = self._normalize(
+            counted(x, batch.count), batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual
+        )
         update(statistics, batch, self.epsilon, self.momentum, self.renorm_momentum, self.skip_nonfinite)
         self._save(x, batch.mean, batch.var, y, residual, weights, correction=correction)
         return y
@@ -315,7 +317,7 @@ class BatchNormalization:
         given = {"mask": mask, "sample_weight": sample_weight}
         weights = {name: view.with_feature_axes(w, x) if isinstance(w, np.ndarray) else w for name, w in given.items()}
         checks.positions(**weights, shape=x.shape, feature_axes=view.feature_axes)
-        checks.no_ddof(self.ddof, 1 if sample_weight is None else 1.0)
+        checks.no_ddof(self.ddof, sample_weight is not None)
         return weights
 
     def _normalize(

@@ -49,6 +49,11 @@ def moments_into(x: Array, weights: Weights, mean: Array, var: Array) -> int | f
     return weights.count_of(forms.weighted_moments_into(x, weights.values, mean, var))
 
 
+def counted(x: Array, count: float) -> Array:
+    """Return x; or where nothing counts zeros, as the mean is: then x_hat is 0, and y act(beta + residual)."""
+    return x if count else np.zeros_like(x)
+
+
 def backward_into(
     inputs: tuple[Array, ...],
     mean: Array,
@@ -64,8 +69,7 @@ def backward_into(
     """Fill the gradients, those that are not None; inputs are dy and x, or behind a ReLU dy, y and x."""
     x, behind = inputs[-1], inputs[0]
     total = weights.values.sum()
-    if total == 0:  # y was act(beta + residual), whatever x is
-        x = np.zeros_like(x)
+    x = counted(x, total)
     if len(inputs) == 3:
         behind = axes.empty_like(x) if dresidual is None else dresidual
         forms.GRADIENT_SUMS[True, True](*inputs[:2], x, mean, var, epsilon, behind, dgamma, dbeta)

@@ -40,7 +40,7 @@ ddof ints. Nothing is checked here: a wrong shape reads or writes outside an arr
 functions of the same names; update_moving_finite leaves features whose mean or var is NaN or infinite.
 
 weights is (outer, 1, inner), float64 and C-contiguous, of what is finite and not negative. Where it is 0, x may be
-anything; count is the sum.
+anything; count is the sum. subtract_weighted makes change = dy - weights*change, in place.
 
 After a ReLU the backward pass needs the forward's y. dresidual, the gradient of the residual, is dy where y > 0 (or
 NaN), else 0, and takes dy's place in all equations; without a ReLU it is dy.

@@ -25,6 +25,7 @@ from bnnumba.kernels.steps import (
     adding_up,
     adding_up_and_masking,
     differentiating_groups,
+    fill_backward,
     fill_batch_norm,
     fill_frozen,
     fill_gradient_sums,
@@ -131,12 +132,9 @@ def relu_backward_into(
     dbeta: Array,
 ) -> None:
     """Fill the training backward of dresidual, which is not kept."""
-    each, threads, others = each_thread, thread_count(), (dy, y)
-    if x.size and plan_of(x, threads)[1].whole:
-        fill_in_groups(each, threads, differentiate_groups, others, x, mean, var, gamma, epsilon, (dx,), dgamma, dbeta)
-        return
-    fill_gradient_sums(each, threads, sum_gradients, others, x, mean, var, epsilon, dgamma, dbeta)
-    fill_input_gradient(each, threads, differentiate_relu, others, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+    each, threads, groups = each_thread, thread_count(), differentiate_groups
+    add, fill = sum_gradients, differentiate_relu
+    fill_backward(each, threads, groups, add, fill, (dy, y), x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
 
 
 def add_relu_backward_into(

@@ -11,7 +11,6 @@ from bnnumba.kernels.formulas import gradient_terms, moved, normalized
 from bnnumba.kernels.formulas import input_gradient as input_gradient_values
 from bnnumba.kernels.grid import make_weighted_grid
 from bnnumba.kernels.parts import adding, adding_and_filling, adding_by, filling
-from bnnumba.kernels.plan import plan_of
 from bnnumba.kernels.statistics import (
     new_features,
     new_partial,
@@ -21,10 +20,10 @@ from bnnumba.kernels.statistics import (
 from bnnumba.kernels.steps import (
     adding_up,
     differentiating_groups,
+    fill_backward,
     fill_batch_norm,
     fill_frozen,
     fill_gradient_sums,
-    fill_in_groups,
     fill_in_one_sweep,
     fill_input_gradient,
     fill_moments,
@@ -112,12 +111,9 @@ def batch_norm_backward_into(
     dbeta: Array,
 ) -> None:
     """Fill the gradient sums, and the `input_gradient` from them: the training backward."""
-    each, threads = each_thread, thread_count()
-    if x.size and plan_of(x, threads)[1].whole:
-        fill_in_groups(each, threads, differentiate_groups, (dy,), x, mean, var, gamma, epsilon, (dx,), dgamma, dbeta)
-        return
-    fill_gradient_sums(each, threads, add_gradients, (dy,), x, mean, var, epsilon, dgamma, dbeta)
-    fill_input_gradient(each, threads, differentiate, (dy,), x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+    each, threads, groups = each_thread, thread_count(), differentiate_groups
+    add, fill = add_gradients, differentiate
+    fill_backward(each, threads, groups, add, fill, (dy,), x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
 
 
 def frozen_backward_into(

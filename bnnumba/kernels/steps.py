@@ -329,6 +329,30 @@ def fill_in_groups(
     each(differentiate_groups, threads, (*given, *room, dgamma, dbeta, results))
 
 
+@inlined
+def fill_backward(
+    each: EachThread,
+    threads: int,
+    differentiate_groups: Work,
+    add: Work,
+    fill: Work,
+    others: Arrays,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    epsilon: float,
+    dx: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    if x.size and plan_of(x, threads)[1].whole:
+        fill_in_groups(each, threads, differentiate_groups, others, x, mean, var, gamma, epsilon, (dx,), dgamma, dbeta)
+        return
+    fill_gradient_sums(each, threads, add, others, x, mean, var, epsilon, dgamma, dbeta)
+    fill_input_gradient(each, threads, fill, others, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+
+
 @helper
 def new_frozen_coefficients(var: Array, gamma: Array, epsilon: float, x: Array) -> Array:
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
