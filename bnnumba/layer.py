@@ -39,7 +39,9 @@ class BatchNormalization:
     ----------
     axis : int or tuple of ints
         The feature axes, which are kept; Keras's meaning.
-    momentum : real number in [0, 1]
+    momentum : real number in [0, 1], or None
+        None: the moving statistics are the average over all batches seen, as in PyTorch: momentum = 1 - 1/batches_seen.
+        Features that `skip_nonfinite` leaves keep their average, as if the batch had just that.
     epsilon : real number >= 0
     center, scale : bool
         Whether there is a beta, a gamma.
@@ -67,6 +69,8 @@ class BatchNormalization:
     moving_mean, moving_variance : arrays of the feature shape, float64; None before the layer is built
     moving_stddev, renorm_mean, renorm_stddev : likewise; None without renorm
     dgamma, dbeta : arrays of the feature shape, float64, of the last `backward`; None before, or without scale, center
+    batches_seen : int
+        How many batches have moved the moving statistics; those without a value do not count.
     trainable : bool
         False freezes the layer, as in Keras: it normalizes by the moving statistics and leaves them, whatever
         `training` says. `backward` is then the gradient of that, dgamma and dbeta included.
@@ -80,7 +84,7 @@ class BatchNormalization:
     def __init__(
         self,
         axis: int | tuple[int, ...] = -1,
-        momentum: float = 0.99,
+        momentum: float | None = 0.99,
         epsilon: float = 1e-3,
         center: bool = True,
         scale: bool = True,
@@ -98,7 +102,7 @@ class BatchNormalization:
         renorm_momentum: float = 0.99,
     ) -> None:
         self.axis = checks.axis("axis", axis)
-        self.momentum = checks.momentum(momentum)
+        self.momentum = None if momentum is None else checks.momentum(momentum)
         self.epsilon = checks.epsilon(epsilon)
         self.center = checks.flag("center", center)
         self.scale = checks.flag("scale", scale)
@@ -118,6 +122,7 @@ class BatchNormalization:
         self.renorm_clipping = None if renorm_clipping is None else dict(renorm_clipping)
         self.renorm_momentum = checks.momentum(renorm_momentum, "renorm_momentum")
         self.trainable = True
+        self.batches_seen = 0
         self.gamma: Array | None = None
         self.beta: Array | None = None
         self.moving_mean: Array | None = None
@@ -294,7 +299,8 @@ class BatchNormalization:
             residual=residual,
             **weights,
         )
-        move(moving_mean, moving_variance, batch, self.momentum, self.ddof, self.skip_nonfinite)
+        move(moving_mean, moving_variance, batch, self._momentum(), self.ddof, self.skip_nonfinite)
+        self.batches_seen += batch.count > 0
         self._save(x, batch.mean, batch.var, y, residual, weights)
         return y
 
@@ -308,9 +314,14 @@ class BatchNormalization:
         y = self._normalize(
             counted(x, batch.count), batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual
         )
-        update(statistics, batch, self.epsilon, self.momentum, self.renorm_momentum, self.skip_nonfinite)
+        update(statistics, batch, self.epsilon, self._momentum(), self.renorm_momentum, self.skip_nonfinite)
+        self.batches_seen += batch.count > 0
         self._save(x, batch.mean, batch.var, y, residual, weights, correction=correction)
         return y
+
+    def _momentum(self) -> float:
+        """Return the next batch's."""
+        return self.batches_seen / (self.batches_seen + 1) if self.momentum is None else self.momentum
 
     def _weights_of(self, view: axes.View, x: Array, mask: Array | None, sample_weight: Array | None) -> dict[str, Any]:
         """Check a mask or weights; and bring Keras's shape into that of the functions."""

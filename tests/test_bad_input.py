@@ -261,7 +261,7 @@ BAD_DTYPE = [
 INITIALIZERS = [f"{name}_initializer" for name in ("beta", "gamma", "moving_mean", "moving_variance")]
 CONSTRUCTOR = {
     "axis": [row for row in BAD_AXIS if row[1] is TypeError] + [((0, 0), ValueError, r"repeat.*\(0, 0\)")],
-    "momentum": BAD_MOMENTUM,
+    "momentum": [row for row in BAD_MOMENTUM if row[0] is not None],
     "epsilon": BAD_EPSILON,
     "ddof": BAD_DDOF,
     "center": BAD_FLAG,

@@ -146,6 +146,30 @@ def test_inference_in_many_threads():
         check_same(list(pool.map(layer, batches)), expected)
 
 
+@pytest.mark.parametrize("renorm", [False, True])
+def test_without_momentum_moving_statistics_are_the_average_of_all_batches(renorm):
+    """As PyTorch's momentum=None; a batch without a value does not count, nor does a call that does not train."""
+    layer = BatchNormalization(momentum=None, renorm=renorm)
+    batches = [problem((9, 3), seed=seed, offset=seed).x for seed in range(5)]
+    for x in batches:
+        layer(x, training=True)
+        layer(x)
+        layer(x[:0], training=True)
+    assert layer.batches_seen == 5
+    moments = [bnnumba.moments(x) for x in batches]
+    means = np.mean([each.mean for each in moments], axis=0)
+    if renorm:
+        variances = np.mean([np.sqrt(each.var + 1e-3) for each in moments], axis=0) ** 2 - 1e-3
+    else:
+        variances = np.mean([each.var for each in moments], axis=0)
+    np.testing.assert_allclose(layer.moving_mean, means, rtol=1e-14)  # 5 steps of 3 roundings each
+    np.testing.assert_allclose(layer.moving_variance, variances, rtol=1e-14)
+    layer.trainable = False
+    layer(batches[0], training=True)
+    assert layer.batches_seen == 5
+    assert copy.deepcopy(layer).batches_seen == 5
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.25, 0.99, 1.0])
 def test_momentum_is_the_share_that_is_kept(momentum):
     """moving = momentum*moving + (1 - momentum)*batch: with powers of two, to the last bit of 0.25's result."""
