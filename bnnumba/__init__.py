@@ -7,16 +7,16 @@ what both call, and what a caller's own `@njit` code may call.
 from bnnumba.buffers import recycle_buffers
 from bnnumba.functional import (
     Gradients,
-    Moments,
     batch_norm,
     batch_norm_backward,
-    merge_moments,
     moments,
     normalize,
     update_moving,
 )
 from bnnumba.layer import BatchNormalization
+from bnnumba.pooling import Moments, merge_moments
 from bnnumba.second import SecondGradients, batch_norm_double_backward
+from bnnumba.streaming import population_moments
 
 __version__ = "0.1.0"
 
@@ -31,6 +31,7 @@ __all__ = [
     "merge_moments",
     "moments",
     "normalize",
+    "population_moments",
     "recycle_buffers",
     "update_moving",
 ]

@@ -378,6 +378,26 @@ def weights(values: object, names: list[str], shape: tuple[int, ...] | None) -> 
     return [features(name, value, shape) for name, value in zip(names, values, strict=True)]
 
 
+def iterable(name: str, value: Any) -> Iterable[Any]:
+    """Something to iterate over, that is not text."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+        raise TypeError(f"{name} must be an iterable of arrays, got {_described(value)}")
+    return value  # type: ignore[no-any-return]
+
+
+def batch(number: int, came: tuple[int, ...], first: tuple[int, ...]) -> None:
+    """Refuse a batch of another feature shape than the first one's."""
+    if came != first:
+        raise ValueError(f"batches[{number}] must have the feature shape of batches[0], {first}, got {came}")
+
+
+def some_batch(found: Saved | None) -> Saved:
+    """What was made of the batches; there must have been one."""
+    if found is None:
+        raise ValueError("batches must hold at least one array, got none")
+    return found
+
+
 def training_call(saved: Saved | None) -> Saved:
     """What a training call saved for backward."""
     if saved is None:

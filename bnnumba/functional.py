@@ -1,21 +1,15 @@
 """The public functions: check, view, kernel, restore."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from bnnumba import axes, checks, forms, weighted
 from bnnumba._types import Array
 from bnnumba.kernels import serial
+from bnnumba.pairs import Pair
+from bnnumba.pooling import Moments, Spread
 from bnnumba.weighted import weights_of
-
-
-class Moments(NamedTuple):
-    """Mean and population variance (feature shape, float64) of `count` values each; a float where they had weights."""
-
-    mean: Array
-    var: Array
-    count: int | float  # type: ignore[assignment]  # hides tuple.count
 
 
 class Gradients(NamedTuple):
@@ -73,55 +67,13 @@ def moments(
     view = axes.canonical_view(x, feature_axis)
     weights = weights_of(view, x, mask, sample_weight)
     mean, var = view.new_features()
-    count: int | float = view.reduced
-    if weights is None:
-        forms.moments_into(view.of(x), mean, var)
-    else:
+    if weights is not None:
         count = weighted.moments_into(view.of(x), weights, mean, var)
-    return Moments(view.unflatten(mean), view.unflatten(var), count)
-
-
-def merge_moments(a: Moments, b: Moments) -> Moments:
-    """Pool the moments of two disjoint batches into those of their union.
-
-        count = a.count + b.count    delta = b.mean - a.mean    mean = a.mean + delta*b.count/count
-        var = (a.count*a.var + b.count*b.var)/count + delta**2 * a.count*b.count/count**2
-
-    Parameters
-    ----------
-    a, b : Moments of one feature shape
-
-    Returns
-    -------
-    Moments
-        New arrays; a side with count = 0 leaves the other as it is.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If a or b is not a Moments tuple, or their shapes differ.
-
-    Notes
-    -----
-    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
-    """
-    checks.moments("a", a, Moments)
-    checks.moments("b", b, Moments)
-    checks.features("b.mean", b.mean, a.mean.shape)
-    a, b = (side._replace(count=_plain_count(side.count)) for side in (a, b))
-    for side, other in ((a, b), (b, a)):
-        if other.count == 0:
-            return Moments(np.array(side.mean, np.float64), np.array(side.var, np.float64), side.count)
-    count = a.count + b.count
-    share_a, share_b = a.count / count, b.count / count
-    delta = np.subtract(b.mean, a.mean, dtype=np.float64)
-    mean = np.asarray(a.mean + delta * share_b, np.float64)
-    var = np.asarray(share_a * a.var + share_b * b.var + (delta * share_a) * (delta * share_b), np.float64)
-    return Moments(mean, var, count)
-
-
-def _plain_count(count: Any) -> int | float:
-    return int(count) if hasattr(count, "__index__") else float(count)
+        return Moments(view.unflatten(mean), view.unflatten(var), count)
+    rest = np.empty_like(mean)
+    forms.moments_and_rest_into(view.of(x), mean, var, rest)
+    mean, var, rest = (view.unflatten(each) for each in (mean, var, rest))
+    return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), view.reduced)
 
 
 def normalize(
@@ -377,7 +329,7 @@ def update_moving(
     checks.moments("moments", moments, Moments)
     momentum, ddof, shape = checks.momentum(momentum), checks.ddof(ddof), moments.mean.shape
     skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
-    checks.no_ddof(ddof, isinstance(_plain_count(moments.count), float))
+    checks.no_ddof(ddof, not hasattr(moments.count, "__index__"))
     moving_mean = checks.moving("moving_mean", moving_mean, shape)
     moving_var = checks.moving("moving_var", moving_var, shape)
     checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])

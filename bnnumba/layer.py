@@ -1,6 +1,6 @@
 """BatchNormalization: state and modes. The arithmetic is in `functional`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from bnnumba import axes, checks
 from bnnumba._types import Array
 from bnnumba.functional import batch_norm, batch_norm_backward, moments, move, normalize
 from bnnumba.renorm import Clipping, Correction, Statistics, correction_of, update
+from bnnumba.streaming import pooled_moments
 from bnnumba.weighted import counted
 
 Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
@@ -230,6 +231,40 @@ class BatchNormalization:
         self.dbeta = dbeta if self.center else None
         self._saved = None
         return dx if dresidual is None else (dx, dresidual)
+
+    def recompute_moving(self, batches: Iterable[Array], *, progress: bool = False) -> None:
+        """Set the moving statistics to those of all batches together, as after training ("precise" statistics).
+
+            moving_mean = sum(x)/count    moving_variance = sum((x - moving_mean)**2)/(count - ddof)
+
+        PyTorch's `update_bn` averages the batches' variances instead, and so leaves out what their means differ by.
+
+        Parameters
+        ----------
+        batches : iterable of arrays
+            What this layer is called with, taken one by one, see `population_moments`. `batches_seen` becomes their
+            number. With no value in all of them nothing changes.
+        progress : bool
+            Whether to draw a progress bar, by rich (the extra `cli`).
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or the feature shape is not the one that the layer was built for.
+        """
+        population, number = pooled_moments(batches, self.axis, "axis", progress)
+        self._build(population.mean.shape)
+        if population.count == 0:
+            return
+        assert self.moving_mean is not None
+        assert self.moving_variance is not None
+        variance = population.var * (population.count / max(population.count - self.ddof, 1))
+        kept = np.isfinite(population.mean) & np.isfinite(variance) if self.skip_nonfinite else np.True_
+        np.copyto(self.moving_mean, population.mean, where=kept)
+        np.copyto(self.moving_variance, variance, where=kept)
+        if self.moving_stddev is not None:
+            np.copyto(self.moving_stddev, np.sqrt(variance + self.epsilon), where=kept)
+        self.batches_seen = number
 
     def get_weights(self) -> list[Array]:
         """Copies of the weights that there are, in Keras's order.

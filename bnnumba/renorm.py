@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from bnnumba._types import Array
-from bnnumba.functional import Moments, move
+from bnnumba.functional import move
+from bnnumba.pooling import Moments
 
 
 class Clipping(NamedTuple):

@@ -51,6 +51,9 @@ def every_result(form, p, place=np.array):
 
     mean, var = new("mean", gamma), new("var", gamma)
     form.moments_into(x, mean, var)
+    plain = new("mean again", gamma), new("var again", gamma)
+    form.moments_and_rest_into(x, *plain, new("rest", gamma))
+    assert all(a.tobytes() == b.tobytes() for a, b in zip(plain, (mean, var), strict=True))
     make("normalize", x, mean, var, gamma, beta, EPSILON)
     make("batch_norm", x, gamma, beta, EPSILON, of_features=("mean", "var"))
     sums = new("dgamma", gamma), new("dbeta", gamma)

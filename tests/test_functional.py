@@ -143,31 +143,6 @@ def test_permuting_the_batch_permutes_the_results(seed, dtype, frozen):
     bounds.check("dgamma", gradients.dgamma, exact.dgamma, bounds.dgamma(dtype, exact))
 
 
-@given(st.integers(0, 2**32 - 1), st.sampled_from(FLOATS), st.integers(0, 40), st.sampled_from(OFFSETS))
-def test_merged_moments_are_those_of_the_union(seed, dtype, split, offset):
-    """Each side is within its bounds, and merging is a few float64 operations more: twice the bounds hold both."""
-    x = problem((40, 3), dtype=dtype, offset=offset, seed=seed).x
-    merged = bnnumba.merge_moments(bnnumba.moments(x[:split]), bnnumba.moments(x[split:]))
-    exact = oracle.batch_norm(x)
-    spread = abs(np.asarray(x, oracle.WIDE) - exact.mean).max(axis=0)  # as large as the distance of the two means
-    widest = np.maximum(exact.var, spread**2)
-    bounds.check("mean", merged.mean, exact.mean, 2 * bounds.mean(dtype, exact.mean, widest))
-    # the means' own error e moves var by 2*e*distance at most
-    through_means = 4 * bounds.mean(dtype, exact.mean, widest) * spread
-    bounds.check("var", merged.var, exact.var, 2 * bounds.var(dtype, exact.mean, widest) + through_means)
-    assert merged.count == 40
-
-
-def test_merging_with_an_empty_side_is_the_other_side():
-    some, none = bnnumba.moments(problem((7, 3)).x), bnnumba.moments(np.empty((0, 3), np.float32))
-    for merged in (bnnumba.merge_moments(some, none), bnnumba.merge_moments(none, some)):
-        assert merged.count == 7
-        assert same_bits(merged.mean, some.mean)
-        assert same_bits(merged.var, some.var)
-        assert not np.shares_memory(merged.mean, some.mean)
-    assert bnnumba.merge_moments(none, none).count == 0
-
-
 def test_inputs_are_left_alone():
     p = problem((30, 4, 7), 1)
     before = [array.copy() for array in p]

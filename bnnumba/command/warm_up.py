@@ -48,6 +48,7 @@ def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
     return {
         "moments": (x,),
         "moments_into": (x, f, f),
+        "moments_and_rest_into": (x, f, f, f),
         "weighted_moments_into": (x, types.Array(types.float64, 3, "C"), f, f),
         "normalize": (x, f, f, f, f, number, x),
         "batch_norm": forward,

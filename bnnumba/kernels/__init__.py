@@ -12,6 +12,7 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
     frozen_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
     moments_into(x, mean, var)
+    moments_and_rest_into(x, mean, var, rest)
     weighted_moments_into(x, weights, mean, var) -> count
     batch_norm_into(x, gamma, beta, epsilon, y, mean, var)
     gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
@@ -38,6 +39,8 @@ may take an input's place: y that of x or of residual, dx that of dy or of x, dr
 are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and momentum are floats, count and
 ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The equations are those of the
 functions of the same names; update_moving_finite leaves features whose mean or var is NaN or infinite.
+
+rest is what rounding took from the mean, which is mean + rest with twice the digits.
 
 weights is (outer, 1, inner), float64 and C-contiguous, of what is finite and not negative. Where it is 0, x may be
 anything; count is the sum. subtract_weighted makes change = dy - weights*change, in place.

@@ -48,7 +48,12 @@ differentiate_groups = differentiating_groups(adding_up(add_gradients), input_gr
 
 def moments_into(x: Array, mean: Array, var: Array) -> None:
     """Fill the mean and the population variance of every feature; with zeros where there is nothing to reduce."""
-    fill_moments(each_thread, thread_count(), x, mean, var)
+    fill_moments(each_thread, thread_count(), x, mean, var, np.empty(mean.size))
+
+
+def moments_and_rest_into(x: Array, mean: Array, var: Array, rest: Array) -> None:
+    """Fill mean and var, and what rounding took from the mean: the mean is mean + rest, with twice the digits."""
+    fill_moments(each_thread, thread_count(), x, mean, var, rest)
 
 
 def weighted_moments_into(x: Array, weights: Array, mean: Array, var: Array) -> float:
@@ -61,10 +66,10 @@ def weighted_moments_into(x: Array, weights: Array, mean: Array, var: Array) -> 
         mean[:], var[:] = 0.0, 0.0
         return reduced
     first, last, grid = signed(0), x.shape[1], make_weighted_grid(x.shape)
-    each, threads, others = each_thread, thread_count(), (weights,)
+    each, threads, others, rest = each_thread, thread_count(), (weights,), np.empty(mean.size)
     positions, shift, partial = sample_weighted_positions(x, weights), new_shift(grid), new_partial(grid, x)
     sum_moments(
-        each, threads, add_weighted, others, x, reduced, positions, grid, first, last, shift, partial, mean, var
+        each, threads, add_weighted, others, x, reduced, positions, grid, first, last, shift, partial, mean, var, rest
     )
     return reduced
 
@@ -202,6 +207,7 @@ def frozen_backward(
 
 KERNELS = (
     "moments_into",
+    "moments_and_rest_into",
     "weighted_moments_into",
     "normalize",
     "batch_norm_into",

@@ -132,10 +132,11 @@ def merge(partial: Array, x: Array, first: int, last: int) -> None:
 
 @helper
 def finish_moments(
-    x: Array, reduced: float, first: int, last: int, near: Array, partial: Array, mean: Array, var: Array
+    x: Array, reduced: float, first: int, last: int, near: Array, partial: Array, mean: Array, var: Array, rest: Array
 ) -> bool:
     """Turn the sums of d = x - near and d*d over so many values, or with weights that add up to it, into mean and var.
 
+    `rest` takes what rounding took from the mean.
     Where `near` was so far from the mean that var lost digits, put the mean there and return True: the sums must be
     made again.
     """
@@ -152,14 +153,16 @@ def finish_moments(
         centre: Vector = load(near, f, n) + distance
         # sum_dd - sum_d**2/count and its quotient by count, each with what its rounding takes.
         square = distance * sum_d
-        missing = fma(zero - distance, count, sum_d) - excess_d - excess_d
-        rest: Vector = excess_dd + fma(distance, sum_d, zero - square) + distance * missing
-        squares, rest = accumulate(sum_dd, rest, zero - square, zero, partial)
-        quotient: Vector = (squares - rest) / count
-        spread: Vector = quotient + (fma(zero - quotient, count, squares) - rest) / count
+        missing = fma(zero - distance, count, sum_d) - excess_d
+        excess: Vector = excess_dd + fma(distance, sum_d, zero - square) + distance * (missing - excess_d)
+        squares, excess = accumulate(sum_dd, excess, zero - square, zero, partial)
+        quotient: Vector = (squares - excess) / count
+        spread: Vector = quotient + (fma(zero - quotient, count, squares) - excess) / count
         spread = choose(less(spread, zero), zero, spread)
         finite = equal(sum_d - sum_d, zero)
         centre, spread = choose(finite, centre, nan), choose(finite, spread, nan)
+        _, less_mean = accumulate(load(near, f, n), zero, distance, zero, partial)
+        store(rest, f, n, missing / count - less_mean)
         too_far = less(far * spread, distance * distance)
         store(near, f, n, choose(too_far, centre, load(near, f, n)))
         again = again or any_lane(too_far)

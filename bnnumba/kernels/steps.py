@@ -54,17 +54,19 @@ def sum_moments(
     partial: Array,
     mean: Array,
     var: Array,
+    rest: Array,
 ) -> None:
     """Fill mean and var of the features first..last; sum twice, where the shift turns out to be far from the mean.
 
-    reduced: so many values, or the sum of their weights. positions: of samples, whose mean is the shift.
+    rest: what rounding took from the mean. reduced: so many values, or the sum of their weights. positions: of samples,
+    whose mean is the shift.
     """
     near = np.empty(x.shape[1])
     sample_means(x, positions, first, last, near, shift)
     for _ in range(2):
         shift_by(near, grid, first, last, shift)
         each(add, threads, (others, x, first, last, shift, partial))
-        if not finish_moments(x, reduced, first, last, near, partial, mean, var):
+        if not finish_moments(x, reduced, first, last, near, partial, mean, var, rest):
             break
 
 
@@ -94,13 +96,13 @@ def normalizing_groups(values: Values) -> Work:
         """Do it for a thread's groups."""
         grid, plan = plan_of(x, threads)
         reduced, positions, one = float(x.shape[0] * x.shape[2]), sample_positions(x), signed(1)
+        rest = np.empty(x.shape[1])
         group, end = group_share(grid, plan, threads, thread)
         while group < end:
             region = group_region(grid, plan, group)
             first, last = region.first, region.last
-            sum_moments(
-                within_work, one, add_moments, (), x, reduced, positions, grid, first, last, shift, partial, mean, var
-            )
+            each, add = within_work, add_moments
+            sum_moments(each, one, add, (), x, reduced, positions, grid, first, last, shift, partial, mean, var, rest)
             normalize_coefficients(mean, var, gamma, beta, epsilon, first, last, coefficients)
             coefficients_to_columns(coefficients, grid, first, last)
             fill_region(values, others, x, grid, region, coefficients, past_cache, y)
@@ -201,14 +203,15 @@ def adding_up_and_masking(add_and_mask: Work) -> Callable[..., Arrays]:
 
 
 @inlined
-def fill_moments(each: EachThread, threads: int, x: Array, mean: Array, var: Array) -> None:
+def fill_moments(each: EachThread, threads: int, x: Array, mean: Array, var: Array, rest: Array) -> None:
     if x.size == 0:
-        mean[:], var[:] = 0.0, 0.0
+        mean[:], var[:], rest[:] = 0.0, 0.0, 0.0
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     reduced, positions = float(x.shape[0] * x.shape[2]), sample_positions(x)
     shift, partial = new_shift(grid), new_partial(grid, x)
-    sum_moments(each, threads, add_moments, (), x, reduced, positions, grid, first, last, shift, partial, mean, var)
+    add, others = add_moments, ()
+    sum_moments(each, threads, add, others, x, reduced, positions, grid, first, last, shift, partial, mean, var, rest)
 
 
 @inlined
@@ -251,7 +254,7 @@ def fill_batch_norm(
 ) -> None:
     grid, plan = plan_of(x, threads)
     if not plan.whole or x.size == 0:
-        fill_moments(each, threads, x, mean, var)
+        fill_moments(each, threads, x, mean, var, np.empty(mean.size))
         fill_normalized(each, threads, fill, others, x, mean, var, gamma, beta, epsilon, y)
         return
     room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)

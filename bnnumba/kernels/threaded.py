@@ -9,6 +9,7 @@ FORM = {
 }
 
 moments_into = FORM["moments_into"]
+moments_and_rest_into = FORM["moments_and_rest_into"]
 weighted_moments_into = FORM["weighted_moments_into"]
 normalize = FORM["normalize"]
 batch_norm_into = FORM["batch_norm_into"]
