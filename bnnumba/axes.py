@@ -35,6 +35,7 @@ class View(NamedTuple):
 
     def of(self, array: Array) -> Array:
         """The array's canonical view, or a canonical copy where there is none."""
+        array = _bits(array)
         if self.order is None and _ready(array):
             return array.reshape(self.shape)
         array = self._turned(array)
@@ -44,6 +45,7 @@ class View(NamedTuple):
 
     def for_result(self, out: Array) -> Array:
         """Where a kernel writes what goes to `out`: its canonical view, or a new array that `deliver` copies from."""
+        out = _bits(out)
         if self.order is None and _ready(out):
             return out.reshape(self.shape)
         array = self._turned(out)
@@ -52,7 +54,7 @@ class View(NamedTuple):
     def deliver(self, result: Array, out: Array) -> Array:
         """Copy a kernel's result to `out`, where it is not a view of it."""
         if result.base is None:
-            array = self._turned(out)
+            array = self._turned(_bits(out))
             array[...] = result.reshape(array.shape)
         return out
 
@@ -152,6 +154,14 @@ def _view(shape: tuple[int, ...], strides: tuple[int, ...], axis: int | tuple[in
 def _ready(array: Array) -> bool:
     """Whether an array is as the kernels take it, but for its shape: the common case, found out at the least cost."""
     return type(array) is np.ndarray and array.flags.carray and array.dtype.isnative
+
+
+def _bits(array: Array) -> Array:
+    """Half precision as the integers that the kernels take for it; anything else as it is."""
+    if array.itemsize != 2:
+        return array
+    kind = np.dtype(np.uint16 if array.dtype.char == "e" else np.int16)
+    return array.view(kind if array.dtype.isnative else kind.newbyteorder())
 
 
 def _plain(array: Array) -> bool:

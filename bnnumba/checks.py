@@ -13,7 +13,7 @@ from bnnumba._types import Array
 Saved = TypeVar("Saved")
 
 DATA_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
-DATA_CHARS = "fd"  # of the same, in any byte order
+DATA_CHARS = "fde"  # of data, in any byte order: these, float16, and bfloat16, which NumPy does not know itself
 OVERLAP_WORK = 10_000  # of numpy.shares_memory; past that, arrays are taken to overlap
 
 
@@ -33,10 +33,10 @@ def _array(name: str, value: object) -> Array:
 
 
 def data(name: str, value: object) -> Array:
-    """An array of data: at least 1-D, float32 or float64 in any byte order."""
+    """An array of data: at least 1-D, float32, float64, float16 or bfloat16 in any byte order."""
     array = _array(name, value)
-    if array.dtype.char not in DATA_CHARS:
-        raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
+    if array.dtype.char not in DATA_CHARS and array.dtype.name != "bfloat16":
+        raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {array.dtype}")
     if array.ndim == 0:
         raise TypeError(f"{name} must have at least one axis, got a 0-d array")
     return array
@@ -104,7 +104,7 @@ def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
     if isinstance(value, np.floating):  # what arithmetic on an array of shape () leaves
         value = np.asarray(value)
     array = _array(name, value)
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must be an array of real floats, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
@@ -114,7 +114,7 @@ def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
 def moving(name: str, value: object, shape: tuple[int, ...]) -> Array:
     """A writeable float32 or float64 array of the feature shape."""
     array = _array(name, value)
-    if array.dtype.char not in DATA_CHARS:
+    if array.dtype.newbyteorder("=") not in DATA_DTYPES:
         raise TypeError(f"{name} must be float32 or float64, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")

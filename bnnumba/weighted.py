@@ -80,7 +80,10 @@ def backward_into(
     if total == 0:
         dx[...] = 0.0
         return
-    step = axes.empty_like(x) if np.may_share_memory(dx, behind) else dx  # dx may be x: nothing needs it after this
+    if x.itemsize == 2:  # half precision is rounded once, at the end
+        step = np.empty(x.shape, np.float32)
+    else:
+        step = axes.empty_like(x) if np.may_share_memory(dx, behind) else dx  # dx may be x: nothing needs it after this
     forms.NORMALIZE[False, False](x, mean, var, dgamma / total, dbeta / total, epsilon, step)
     forms.subtract_weighted(behind, weights.values, step)
     forms.frozen_input_gradient(step, var, gamma, epsilon, dx)

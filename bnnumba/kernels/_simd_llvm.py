@@ -5,9 +5,13 @@ import platform
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, lower_builtin, models, register_model, type_callable
+from numba.extending import intrinsic, lower_builtin, models, overload, register_model, type_callable
+from numba.np.numpy_support import as_dtype
+
+from bnnumba.kernels._half_llvm import BFLOAT16, FLOAT16, is_half, packed, unpacked
 
 LANES = 16
 LINE = 64  # bytes of a cache line
@@ -29,10 +33,33 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, _llvm_vector(fe_type.dtype))
 
 
+_SCALARS = {
+    types.float32: ir.FloatType(),
+    types.float64: ir.DoubleType(),
+    types.boolean: ir.IntType(1),
+    FLOAT16: ir.IntType(16),
+    BFLOAT16: ir.IntType(16),
+}
+
+
 def _llvm_vector(dtype: Any, lanes: int = LANES) -> Any:
-    return ir.VectorType(
-        {types.float32: ir.FloatType(), types.float64: ir.DoubleType(), types.boolean: ir.IntType(1)}[dtype], lanes
-    )
+    return ir.VectorType(_SCALARS[dtype], lanes)
+
+
+def _values(dtype: Any) -> Any:
+    """The dtype of what is loaded from an array."""
+    return types.float32 if is_half(dtype) else dtype
+
+
+def _loaded(builder: Any, stored: Any, dtype: Any, result: Any) -> Any:
+    """What a vector of an array's elements is, in another dtype."""
+    values = unpacked(builder, stored, dtype) if is_half(dtype) else stored
+    target = _llvm_vector(result, stored.type.count)
+    return values if values.type == target else builder.fpext(values, target)
+
+
+def _stored(builder: Any, values: Any, dtype: Any) -> Any:
+    return packed(builder, values, dtype) if is_half(dtype) else values
 
 
 def _lane_numbers(lanes: range) -> Any:
@@ -62,8 +89,8 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, i: Any) ->
     return builder.bitcast(builder.gep(data, [i]), _llvm_vector(array_type.dtype).as_pointer())
 
 
-def _suffix(dtype: Any) -> str:
-    return f"v{LANES}f{dtype.bitwidth}"
+def _suffix(dtype: Any, lanes: int = LANES) -> str:
+    return f"v{lanes}{'i' if is_half(dtype) else 'f'}{dtype.bitwidth}"
 
 
 @intrinsic
@@ -73,9 +100,10 @@ def load(typing_context: Any, array: Any, i: Any, n: Any) -> Any:
         pointer = _address(context, builder, array, arguments[0], arguments[1])
         alignment = ir.Constant(_I32, array.dtype.bitwidth // 8)
         parts = [pointer, alignment, _first(builder, arguments[2]), ir.Constant(vector, None)]
-        return _call(builder, f"llvm.masked.load.{_suffix(array.dtype)}.p0", vector, parts)
+        stored = _call(builder, f"llvm.masked.load.{_suffix(array.dtype)}.p0", vector, parts)
+        return _loaded(builder, stored, array.dtype, _values(array.dtype))
 
-    return VectorType(array.dtype)(array, types.intp, types.intp), generate
+    return VectorType(_values(array.dtype))(array, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -90,13 +118,47 @@ def load_double(typing_context: Any, array: Any, i: Any, n: Any) -> Any:
             pointer = builder.gep(builder.bitcast(start, vector.as_pointer()), [ir.Constant(_I32, k)])
             lanes = builder.shuffle_vector(mask, undefined, _lane_numbers(range(k * half, (k + 1) * half)))
             parts = [pointer, ir.Constant(_I32, array.dtype.bitwidth // 8), lanes, ir.Constant(vector, None)]
-            value = _call(builder, f"llvm.masked.load.v{half}f{array.dtype.bitwidth}.p0", vector, parts)
-            if array.dtype != types.float64:
-                value = builder.fpext(value, ir.VectorType(ir.DoubleType(), half))
-            halves.append(value)
+            stored = _call(builder, f"llvm.masked.load.{_suffix(array.dtype, half)}.p0", vector, parts)
+            halves.append(_loaded(builder, stored, array.dtype, types.float64))
         return builder.shuffle_vector(*halves, _lane_numbers(range(LANES)))
 
     return VectorType(types.float64)(array, types.intp, types.intp), generate
+
+
+@intrinsic
+def element(typing_context: Any, array: Any, i: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(array)(context, builder, arguments[0]).data
+        one = ir.VectorType(_SCALARS[array.dtype], 1)
+        stored = builder.load(
+            builder.bitcast(builder.gep(data, [arguments[1]]), one.as_pointer()), align=array.dtype.bitwidth // 8
+        )
+        return builder.extract_element(_loaded(builder, stored, array.dtype, types.float64), ir.Constant(_I32, 0))
+
+    return types.float64(array, types.intp), generate
+
+
+@intrinsic
+def is_double(typing_context: Any, array: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return ir.Constant(ir.IntType(1), int(array.dtype == types.float64))
+
+    return types.boolean(array), generate
+
+
+def new_values(shape: Any, array: Any) -> Any:
+    """Numba takes the function below for this one."""
+    raise NotImplementedError
+
+
+@overload(new_values)
+def _new_values(shape: Any, array: Any) -> Any:
+    dtype = as_dtype(_values(array.dtype))
+
+    def make(shape: Any, array: Any) -> Any:
+        return np.empty(shape, dtype)
+
+    return make
 
 
 @intrinsic
@@ -104,7 +166,8 @@ def store(typing_context: Any, array: Any, i: Any, n: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(context, builder, array, arguments[0], arguments[1])
         alignment = ir.Constant(_I32, array.dtype.bitwidth // 8)
-        parts = [arguments[3], pointer, alignment, _first(builder, arguments[2])]
+        stored = _stored(builder, arguments[3], array.dtype)
+        parts = [stored, pointer, alignment, _first(builder, arguments[2])]
         _call(builder, f"llvm.masked.store.{_suffix(array.dtype)}.p0", ir.VoidType(), parts)
         return context.get_dummy_value()
 
@@ -114,7 +177,9 @@ def store(typing_context: Any, array: Any, i: Any, n: Any, vector: Any) -> Any:
 @intrinsic
 def stream(typing_context: Any, array: Any, i: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        written = builder.store(arguments[2], _address(context, builder, array, arguments[0], arguments[1]), align=LINE)
+        stored = _stored(builder, arguments[2], array.dtype)
+        whole = min(LINE, LANES * array.dtype.bitwidth // 8)
+        written = builder.store(stored, _address(context, builder, array, arguments[0], arguments[1]), align=whole)
         written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
         return context.get_dummy_value()
 
@@ -258,9 +323,9 @@ def binade(typing_context: Any, vector: Any) -> Any:
 @intrinsic
 def narrow(typing_context: Any, vector: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _convert(builder, arguments[0], array.dtype)
+        return _convert(builder, arguments[0], _values(array.dtype))
 
-    return VectorType(array.dtype)(vector, array), generate
+    return VectorType(_values(array.dtype))(vector, array), generate
 
 
 @intrinsic

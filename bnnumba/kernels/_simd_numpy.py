@@ -1,5 +1,7 @@
 """The vector operations on NumPy arrays of LANES elements, for NUMBA_DISABLE_JIT=1 (see `simd`)."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -10,13 +12,29 @@ Mask = npt.NDArray[np.bool_]
 LANES = 16
 LINE = 64  # bytes of a cache line
 CAN_STREAM = True
+FLOAT16, BFLOAT16 = np.dtype(np.uint16), np.dtype(np.int16)  # how half precision is stored
 
 
 def load(array: Array, i: int, n: int) -> Vector:
     vector = np.zeros(LANES, array.dtype)
     n = min(n, LANES)
     vector[:n] = array.reshape(-1)[i : i + n]
-    return vector
+    if vector.dtype == FLOAT16:
+        return vector.view(np.float16).astype(np.float32)
+    return (vector.view(np.uint16).astype(np.uint32) << 16).view(np.float32) if vector.dtype == BFLOAT16 else vector
+
+
+def element(array: Array, i: int) -> float:
+    scalar: float = load_double(array, i, 1)[0]
+    return scalar
+
+
+def is_double(array: Array) -> bool:
+    return array.dtype == np.float64
+
+
+def new_values(shape: tuple[int, ...], array: Array) -> Array:
+    return np.empty(shape, np.float64 if is_double(array) else np.float32)
 
 
 def load_double(array: Array, i: int, n: int) -> Vector:
@@ -25,7 +43,19 @@ def load_double(array: Array, i: int, n: int) -> Vector:
 
 def store(array: Array, i: int, n: int, vector: Vector) -> None:
     n = min(n, LANES)
-    array.reshape(-1)[i : i + n] = vector[:n]
+    array.reshape(-1)[i : i + n] = _packed(vector, array.dtype)[:n]
+
+
+def _packed(vector: Vector, dtype: Any) -> npt.NDArray[Any]:
+    """Numbers as they are stored, rounded to nearest even."""
+    if dtype == FLOAT16:
+        return vector.astype(np.float16).view(dtype)
+    if dtype != BFLOAT16:
+        return vector
+    bits = vector.view(np.uint32)
+    upper = bits >> 16
+    rounded = (bits + (0x7FFF + (upper & 1))) >> 16
+    return np.where(np.isnan(vector), upper | 0x40, rounded).astype(np.uint16).view(dtype)
 
 
 def stream(array: Array, i: int, vector: Vector) -> None:
@@ -91,7 +121,7 @@ def binade(vector: Vector) -> Vector:
 
 
 def narrow(vector: Vector, array: Array) -> Vector:
-    return vector.astype(array.dtype)
+    return vector.astype(np.float64 if is_double(array) else np.float32)
 
 
 def double(vector: Vector) -> Vector:

@@ -5,9 +5,9 @@ Rows are streamed in memory order, because walking down a few columns defeats th
 
 from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Arrays, Coefficients, Terms, Values
-from bnnumba.kernels.formulas import FLOAT32, accumulate, add_1, add_4, get_sums, put_sums
+from bnnumba.kernels.formulas import accumulate, add_1, add_4, get_sums, put_sums
 from bnnumba.kernels.grid import Grid, Region
-from bnnumba.kernels.simd import LANES, load
+from bnnumba.kernels.simd import LANES, is_double, load
 from bnnumba.kernels.stores import lead, put
 
 TILE = 512  # columns: their sums stay in the first cache beside the data
@@ -62,12 +62,12 @@ def fold_sums(x: Array, grid: Grid, sums: Array, partial: Array) -> None:
         for _ in range(grid.fold):
             for f in range(grid.feature):
                 for _ in range(grid.inner):
-                    if x.dtype == FLOAT32:
-                        partial[k, f] += sums[k, c]
-                    else:
+                    if is_double(x):
                         partial[k, f], partial[2 + k, f] = accumulate(
                             partial[k, f], partial[2 + k, f], sums[k, c], sums[2 + k, c], x
                         )
+                    else:
+                        partial[k, f] += sums[k, c]
                     c += 1
 
 

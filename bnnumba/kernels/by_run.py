@@ -2,9 +2,9 @@
 
 from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Arrays, Coefficients, Terms, Values
-from bnnumba.kernels.formulas import FLOAT32, add_1, add_4, fold_sum, get_sums, put_sums
+from bnnumba.kernels.formulas import add_1, add_4, fold_sum, get_sums, put_sums
 from bnnumba.kernels.grid import Grid, Region
-from bnnumba.kernels.simd import LANES, join, splat
+from bnnumba.kernels.simd import LANES, is_double, join, splat
 from bnnumba.kernels.stores import lead, put
 
 AHEAD = 1024  # elements
@@ -58,7 +58,7 @@ def fold_sums(x: Array, region: Region, sums: Array, partial: Array) -> None:
         sum_a, sum_ab, excess_a, excess_ab = get_sums(sums, (f - region.first) * LANES, LANES, x)
         partial[0, f], less_a = fold_sum(sum_a, excess_a, x)
         partial[1, f], less_ab = fold_sum(sum_ab, excess_ab, x)
-        if not x.dtype == FLOAT32:  # noqa: SIM201  # Numba knows no != of dtypes
+        if is_double(x):
             partial[2, f], partial[3, f] = less_a, less_ab
 
 

@@ -13,6 +13,7 @@ from bnnumba.kernels.simd import (
     first,
     fma,
     fold,
+    is_double,
     join,
     less,
     load,
@@ -24,8 +25,6 @@ from bnnumba.kernels.simd import (
     store,
     turn,
 )
-
-FLOAT32 = np.dtype(np.float32)
 
 # ---- sums: each pass adds up a and a*b, where each of a and b is a vector and what rounding took from it
 
@@ -44,7 +43,7 @@ def _difference(x: Array, i: int, n: int, shift: Vector) -> tuple[Vector, Vector
     """Return x - shift, and what rounding took from it: nothing from float32 data, nor past the first n."""
     value = load_double(x, i, n)
     difference: Vector = value - shift
-    if x.dtype == FLOAT32:
+    if not is_double(x):
         return difference, splat(0.0)
     part = difference - value
     return difference, (value - (difference - part)) - (shift + part)  # (Knuth 1969)
@@ -58,7 +57,7 @@ def weighted_term(weight: Vector, x: Array, i: int, n: int, shift: Vector) -> Te
     difference, rest = _difference(x, i, n, shift)
     d, low = choose(nothing, zero, difference), choose(nothing, zero, rest)
     product: Vector = weight * d
-    if x.dtype == FLOAT32:
+    if not is_double(x):
         return product, zero, d, zero
     return product, fma(weight, low, fma(weight, d, zero - product)), d, low
 
@@ -75,7 +74,7 @@ def gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, mean: V
 @helper
 def new_sums(width: int, x: Array) -> Array:
     """Zeros for the sums of a and a*b in each of so many columns; and for the excess of each, see `accumulate`."""
-    return np.zeros((2 if x.dtype == FLOAT32 else 4, width))
+    return np.zeros((4 if is_double(x) else 2, width))
 
 
 # Rows of a two-dimensional array are addressed by hand: `sums[1]` would be an array of its own, and counting references
@@ -86,7 +85,7 @@ def new_sums(width: int, x: Array) -> Array:
 def get_sums(sums: Array, j: int, n: int, x: Array) -> Sums:
     width = sums.shape[1]
     a, ab = load(sums, j, n), load(sums, width + j, n)
-    if x.dtype == FLOAT32:
+    if not is_double(x):
         return a, ab, splat(0.0), splat(0.0)
     return a, ab, load(sums, 2 * width + j, n), load(sums, 3 * width + j, n)
 
@@ -96,7 +95,7 @@ def put_sums(sums: Array, j: int, n: int, values: Sums, x: Array) -> None:
     width = sums.shape[1]
     store(sums, j, n, values[0])
     store(sums, width + j, n, values[1])
-    if not x.dtype == FLOAT32:  # noqa: SIM201  # Numba knows no != of dtypes
+    if is_double(x):
         store(sums, 2 * width + j, n, values[2])
         store(sums, 3 * width + j, n, values[3])
 
@@ -109,7 +108,7 @@ def accumulate(total: Vector, excess: Vector, term: Vector, term_excess: Vector,
     magnitudes, makes the sum worse. float32 data has 29 bits to spare in its float64 sums, and goes without.
     """
     result = total + term
-    if x.dtype == FLOAT32:
+    if not is_double(x):
         return result, excess
     part = result - total
     return result, (excess + term_excess) - ((total - (result - part)) + (term - part))
@@ -119,7 +118,7 @@ def accumulate(total: Vector, excess: Vector, term: Vector, term_excess: Vector,
 def _accumulate_product(total: Vector, excess: Vector, term: Term, x: Array) -> tuple[Vector, Vector]:
     a, low_a, b, low_b = term
     product = a * b
-    if x.dtype == FLOAT32:
+    if not is_double(x):
         return total + product, excess
     rest = fma(splat(0.0) - a, b, product) - fma(a, low_b, low_a * b)
     return accumulate(total, excess, product, rest, x)
@@ -154,7 +153,7 @@ def add_4(
     t2 = terms(others, x, i + 2 * step, n, ahead, shift)
     t3 = terms(others, x, i + 3 * step, n, ahead, shift)
     a = (t0[0] + t1[0]) + (t2[0] + t3[0])
-    if x.dtype == FLOAT32:
+    if not is_double(x):
         products = fma(t0[0], t0[2], fma(t1[0], t1[2], fma(t2[0], t2[2], t3[0] * t3[2])))
         return sum_a + a, sum_ab + products, excess_a, excess_ab
     low = (t0[1] + t1[1]) + (t2[1] + t3[1])
@@ -167,7 +166,7 @@ def add_4(
 @loop
 def fold_sum(total: Vector, excess: Vector, x: Array) -> tuple[float, float]:
     """Add up the lanes of a sum that `accumulate` made; for float64 data, no rounding is lost."""
-    if x.dtype == FLOAT32:
+    if not is_double(x):
         return fold(total), 0.0
     total, excess = accumulate(total, excess, turn(total, 8), turn(excess, 8), x)
     total, excess = accumulate(total, excess, turn(total, 4), turn(excess, 4), x)
@@ -192,7 +191,7 @@ def power_of_two(value: Vector, like: Array) -> Vector:
     Data is scaled by it, exactly, before a rounded coefficient meets it: gamma*rstd alone may be subnormal or infinite
     in float32, as for data near 1e37 or 1e-40.
     """
-    least, most = (2.0**-126, 2.0**126) if like.dtype == FLOAT32 else (2.0**-1022, 2.0**1022)
+    least, most = (2.0**-1022, 2.0**1022) if is_double(like) else (2.0**-126, 2.0**126)
     power, low, high = binade(value), splat(least), splat(most)
     power = choose(less(power, low), low, power)
     return choose(less(high, power), high, power)

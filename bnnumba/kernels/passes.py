@@ -66,7 +66,8 @@ def weighted_moments_into(x: Array, weights: Array, mean: Array, var: Array) -> 
         mean[:], var[:] = 0.0, 0.0
         return reduced
     first, last, grid = signed(0), x.shape[1], make_weighted_grid(x.shape)
-    each, threads, others, rest = each_thread, thread_count(), (weights,), np.empty(mean.size)
+    each, threads, others = each_thread, thread_count(), (weights,)
+    rest = np.empty(mean.size)
     positions, shift, partial = sample_weighted_positions(x, weights), new_shift(grid), new_partial(grid, x)
     sum_moments(
         each, threads, add_weighted, others, x, reduced, positions, grid, first, last, shift, partial, mean, var, rest

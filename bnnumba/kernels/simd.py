@@ -4,6 +4,7 @@ A vector has the same LANES on every machine, and LLVM only splits it into the r
 sums are added in one order, and its bits depend neither on the vector width nor on what the optimizer makes of a loop.
 
     load(a, i, n)       a[i : i + n] in the first n lanes, 0 in the others; n >= LANES loads a whole vector
+    element(a, i)       a[i] as float64
     load_double(a, i, n) the same, as float64
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
     stream(a, i, v)     store(a, i, LANES, v) past the cache, where a[i] starts a cache line; complete after fence()
@@ -19,11 +20,15 @@ sums are added in one order, and its bits depend neither on the vector width nor
     first(v)            lane 0
     a + b, a - b, a * b, a / b, sqrt(v)   lane by lane
     binade(v)           the power of two in each float64 lane's binade: its sign and fraction cleared
-    narrow(v, a)        v as a's dtype; double(v) as float64
+    narrow(v, a)        v as load(a, ...) gives vectors; double(v) as float64
+    is_double(a)        whether a holds float64
+    new_values(shape, a)  a new array, whose elements are as load(a, ...) gives them
     less(a, b), at_most(a, b), equal(a, b)   the mask of lanes where it is so; a NaN never is
     choose(mask, a, b)  a where the mask is set, b elsewhere; any_lane(mask) tells whether it is set anywhere
 
 `a` is a C-contiguous array, whose elements i counts in the order of memory; i + min(n, LANES) must not pass its end.
+Of float32 and float64. Half precision comes as the integers of the same bits, since Numba has no such numbers: uint16
+holds float16, int16 holds bfloat16. They are loaded as float32, and rounded to nearest even when they are stored.
 """
 
 from typing import TYPE_CHECKING
@@ -39,17 +44,20 @@ if TYPE_CHECKING or config.DISABLE_JIT:
         binade,
         choose,
         double,
+        element,
         equal,
         fence,
         first,
         fma,
         fold,
+        is_double,
         join,
         less,
         line_start,
         load,
         load_double,
         narrow,
+        new_values,
         prefetch,
         same_start,
         splat,
@@ -68,17 +76,20 @@ else:
         binade,
         choose,
         double,
+        element,
         equal,
         fence,
         first,
         fma,
         fold,
+        is_double,
         join,
         less,
         line_start,
         load,
         load_double,
         narrow,
+        new_values,
         prefetch,
         same_start,
         splat,
@@ -97,17 +108,20 @@ __all__ = [
     "binade",
     "choose",
     "double",
+    "element",
     "equal",
     "fence",
     "first",
     "fma",
     "fold",
+    "is_double",
     "join",
     "less",
     "line_start",
     "load",
     "load_double",
     "narrow",
+    "new_values",
     "prefetch",
     "same_start",
     "splat",

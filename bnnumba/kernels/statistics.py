@@ -4,9 +4,22 @@ import numpy as np
 
 from bnnumba._jit import helper
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.formulas import FLOAT32, accumulate, get_sums, put_sums, reciprocal_std
+from bnnumba.kernels.formulas import accumulate, get_sums, put_sums, reciprocal_std
 from bnnumba.kernels.grid import Grid, chunk_count
-from bnnumba.kernels.simd import LANES, any_lane, choose, equal, fma, less, load, splat, store
+from bnnumba.kernels.simd import (
+    LANES,
+    any_lane,
+    choose,
+    element,
+    equal,
+    fma,
+    is_double,
+    less,
+    load,
+    new_values,
+    splat,
+    store,
+)
 
 # The shift is the mean of a few samples. It is too far from the mean of all where (mean - shift)**2 > FAR * var. Then
 # float32 data's var would be off by about (1 + FAR) * 2**-53 of it, where 4 * 2**-24 is promised, and float64 data's
@@ -30,13 +43,13 @@ def new_shift(grid: Grid) -> Array:
 @helper
 def new_partial(grid: Grid, x: Array) -> Array:
     """Make room for every chunk's sums of a and of a*b, and the excess of each (see `accumulate`), per feature."""
-    return np.empty((chunk_count(grid), 2 if x.dtype == FLOAT32 else 4, grid.feature))
+    return np.empty((chunk_count(grid), 4 if is_double(x) else 2, grid.feature))
 
 
 @helper
 def new_coefficients(grid: Grid, x: Array) -> Array:
     """Make room for up to 5 coefficients per column, and one vector more: the first columns again."""
-    return np.empty((5, grid.feature * column_repeats(grid) + LANES), x.dtype)
+    return new_values((5, grid.feature * column_repeats(grid) + LANES), x)
 
 
 @helper
@@ -82,7 +95,7 @@ def coefficients_to_columns(coefficients: Array, grid: Grid, first: int, last: i
 def sample_positions(x: Array) -> Array:
     """Make the numbers of a few positions, spread evenly over the data."""
     count = x.shape[0] * x.shape[2]
-    taken = min(SAMPLES_32 if x.dtype == FLOAT32 else SAMPLES_64, count)
+    taken = min(SAMPLES_64 if is_double(x) else SAMPLES_32, count)
     positions: Array = np.arange(taken) * count // taken
     return positions
 
@@ -103,16 +116,15 @@ def sample_means(x: Array, positions: Array, first: int, last: int, near: Array,
 
     It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
     """
-    inner = x.shape[2]
+    _, feature, inner = x.shape
     for k in range(positions.size):
         o, i = divmod(positions[k], inner)
-        if k == 0:
-            for f in range(first, last):
-                near[f] = x[o, f, i]
-                rest[f] = 0.0
-        else:
-            for f in range(first, last):
-                rest[f] += np.float64(x[o, f, i]) - near[f]
+        for f in range(first, last):
+            value = element(x, (o * feature + f) * inner + i)
+            if k == 0:
+                near[f], rest[f] = value, 0.0
+            else:
+                rest[f] += value - near[f]
     for f in range(first, last):
         near[f] += rest[f] / positions.size
 
@@ -142,7 +154,7 @@ def finish_moments(
     """
     merge(partial, x, first, last)
     count, zero, nan = splat(reduced), splat(0.0), splat(np.nan)
-    far = splat(FAR_32 if x.dtype == FLOAT32 else FAR_64)
+    far = splat(FAR_64 if is_double(x) else FAR_32)
     again = False
     for f in range(first, last, LANES):
         n = min(LANES, last - f)

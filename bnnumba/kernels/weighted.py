@@ -5,7 +5,7 @@ from bnnumba._types import Array, Arrays
 from bnnumba.kernels.formulas import accumulate, add_term, fold_sum, get_sums, put_sums, weighted_term
 from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.plan import share
-from bnnumba.kernels.simd import LANES, load, splat
+from bnnumba.kernels.simd import LANES, choose, equal, load, load_double, narrow, splat, store
 
 
 @helper
@@ -59,16 +59,13 @@ def _add_runs(weights: Array, x: Array, grid: Grid, region: Region, shift: Array
 def subtract_share(threads: int, thread: int, dy: Array, weights: Array, change: Array) -> None:
     """Make a thread's share of change = dy - w*change; where w is 0, dy, whatever change was."""
     outer, feature, inner = dy.shape
-    if inner == 1:
-        first, last = share(outer, threads, thread)
-        for o in range(first, last):
-            weight = weights[o, 0, 0]
-            for f in range(feature):
-                change[o, f, 0] = dy[o, f, 0] - (0.0 if weight == 0.0 else weight * change[o, f, 0])
-        return
-    first, last = share(outer * feature, threads, thread)
+    by_row = inner == 1
+    length, runs = (feature, outer) if by_row else (inner, outer * feature)
+    first, last = share(runs, threads, thread)
     for run in range(first, last):
-        o, f = divmod(run, feature)
-        for i in range(inner):
-            weight = weights[o, 0, i]
-            change[o, f, i] = dy[o, f, i] - (0.0 if weight == 0.0 else weight * change[o, f, i])
+        for c in range(0, length, LANES):
+            i, n = run * length + c, min(LANES, length - c)
+            weight = splat(weights[run, 0, 0]) if by_row else load(weights, (run // feature) * inner + c, n)
+            nothing, zero = equal(weight, splat(0.0)), splat(0.0)
+            removed = choose(nothing, zero, weight * load_double(change, i, n))
+            store(change, i, n, narrow(load_double(dy, i, n) - removed, change))
