@@ -67,10 +67,11 @@ def _folded(weights: Array, axis: int, bias: Array | None, layer: BatchNormaliza
     assert layer.moving_mean is not None
     assert layer.moving_variance is not None
     checks.outputs(weights, axis, outputs)
-    bias = np.zeros(outputs) if bias is None else checks.bias(bias, outputs).astype(np.float64)
+    bias = np.zeros(outputs) if bias is None else np.array(checks.bias(bias, outputs), np.float64)
     root = np.sqrt(np.add(layer.moving_variance, layer.epsilon, dtype=np.float64))
     scale = np.divide(1.0 if layer.gamma is None else layer.gamma, root, out=np.zeros(outputs), where=root != 0)
     others = tuple(other for other in range(weights.ndim) if other != axis)
     shift = (bias - layer.moving_mean) * scale + (0.0 if layer.beta is None else layer.beta)
     dtype = weights.dtype.newbyteorder("=")
-    return (weights.astype(np.float64) * np.expand_dims(scale, others)).astype(dtype), shift.astype(dtype)
+    folded = np.array(weights, np.float64) * np.expand_dims(scale, others)
+    return folded.astype(dtype), shift.astype(dtype)
