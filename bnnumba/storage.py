@@ -9,8 +9,10 @@
 | | feature_shape: a list of sizes; null for a layer that is not built |
 | | trainable, batches_seen: the layer's |
 | | arrays: the names of the arrays that follow |
-| gamma, beta, moving_mean, ... | the weights that there are, as they are in the layer |
+| gamma, beta, moving_mean, moving_variance, ... | the weights that there are, as they are in the layer |
 | gamma_initializer, ... | the initializers that are arrays |
+
+Any change to this table makes another version, but for arguments that the constructor gains.
 """
 
 import json
