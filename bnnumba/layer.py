@@ -483,7 +483,7 @@ class BatchNormalization:
             for name, weight in zip(
                 names, checks.named_weights(state.weights, names, state.feature_shape), strict=True
             ):
-                setattr(layer, name, weight.copy())
+                setattr(layer, name, weight)
         return layer
 
     def _weights(self) -> list[tuple[str, Array]]:

@@ -234,9 +234,15 @@ def test_a_save_that_fails_leaves_the_old_file_and_no_other(failing, tmp_path, m
 def test_the_old_file_is_there_until_the_new_one_is_written(tmp_path, monkeypatch):
     path = saved(layer_of({}), tmp_path)
     seen = []
-    monkeypatch.setattr(os, "fsync", lambda number: seen.append(BatchNormalization.load(path).momentum))
+
+    def look(number):
+        seen.append(BatchNormalization.load(path).momentum)
+        assert len(os.listdir(tmp_path)) == 2  # the new one is beside it, on the same file system
+
+    monkeypatch.setattr(os, "fsync", look)
     layer_of({"momentum": 0.5}).save(path)
     assert [*seen, BatchNormalization.load(path).momentum] == [0.99, 0.5]
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_what_cannot_be_saved_touches_no_file(tmp_path):
