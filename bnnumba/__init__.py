@@ -5,6 +5,7 @@ what both call, and what a caller's own `@njit` code may call.
 """
 
 from bnnumba.buffers import recycle_buffers
+from bnnumba.folding import fold_into_conv, fold_into_dense
 from bnnumba.functional import (
     Gradients,
     batch_norm,
@@ -28,6 +29,8 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_double_backward",
+    "fold_into_conv",
+    "fold_into_dense",
     "merge_moments",
     "moments",
     "normalize",

@@ -1,10 +1,13 @@
 """Every error that a caller can cause, in words that name the argument, what was expected and what came."""
 
 import math
-from collections.abc import Iterable
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Real
 from operator import index
 from typing import Any, TypeVar
+from zipfile import ZIP_STORED, ZipInfo
 
 import numpy as np
 
@@ -403,3 +406,211 @@ def training_call(saved: Saved | None) -> Saved:
     if saved is None:
         raise RuntimeError("backward needs a call with training=True before it, one for each backward")
     return saved
+
+
+# ---- models in and out
+
+
+def layer(name: str, value: object, kind: type) -> None:
+    """A layer of ours."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {_described(value)}")
+
+
+def one_feature_axis(moving_mean: Any) -> int:
+    """The number of features of a layer, by its moving mean, which is None before the layer is built."""
+    if moving_mean is None:
+        raise ValueError("the layer must be built first: call build, or the layer")
+    if len(moving_mean.shape) != 1:
+        raise ValueError(f"the layer must have one feature axis, got the feature shape {moving_mean.shape}")
+    return int(moving_mean.shape[0])
+
+
+def dense_weights(value: object) -> Array:
+    """The weights of a dense layer."""
+    array = data("weights", value)
+    if array.ndim != 2:
+        raise ValueError(f"weights must have shape (inputs, outputs), got {array.shape}")
+    return array
+
+
+def conv_weights(value: object) -> Array:
+    """The weights of a convolution."""
+    array = data("weights", value)
+    if array.ndim < 2:
+        raise ValueError(f"weights must have at least 2 axes, got {array.shape}")
+    return array
+
+
+def output_axis(value: Any, ndim: int) -> int:
+    """One axis, counted from 0."""
+    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
+        raise TypeError(f"output_axis must be an int, got {_described(value)}")
+    return axes_in_range("output_axis", (index(value),), ndim)[0]
+
+
+def outputs(weights: Array, axis: int, features: int) -> None:
+    """Refuse weights of another number of outputs than the layer has features."""
+    if weights.shape[axis] != features:
+        raise ValueError(f"weights must have {features} outputs, as the layer has features, got {weights.shape[axis]}")
+
+
+def bias(value: object, features: int) -> Array:
+    """The bias of a linear layer."""
+    array = data("bias", value)
+    if array.shape != (features,):
+        raise ValueError(f"bias must have shape {(features,)}, got {array.shape}")
+    return array
+
+
+def class_named(name: str, value: object, part: str, what: str) -> None:
+    """An object of another library, told by the names of its classes."""
+    if not any(part in kind.__name__ for kind in type(value).__mro__):
+        raise TypeError(f"{name} must be a {part} {what}, got {_described(value)}")
+
+
+def left_out(**arguments: tuple[object, object]) -> None:
+    """Refuse arguments, given with their defaults, that a module says itself."""
+    for name, (value, default) in arguments.items():
+        if value != default:
+            raise ValueError(f"{name} must be left out with a module, which has its own, got {value!r}")
+
+
+def initialized(module: Any) -> None:
+    """Refuse a lazy module of PyTorch that saw no data."""
+    if getattr(module, "has_uninitialized_params", bool)():
+        raise ValueError(f"source must be initialized: call the module first, got {_described(module)}")
+
+
+def running_statistics(given: Collection[str]) -> None:
+    """Refuse a module of PyTorch that normalizes by the batch at inference too."""
+    if not {"running_mean", "running_var"} <= set(given):
+        raise ValueError("source must have running statistics, got a module with track_running_stats=False")
+
+
+def state_dict(source: Collection[Any], needed: tuple[str, ...], optional: tuple[str, ...]) -> None:
+    """Refuse a state dict with keys missing, or others."""
+    if not set(needed) <= set(source) <= {*needed, *optional}:
+        expected = f"{', '.join(needed)}, and at most {', '.join(optional)} besides, without a prefix"
+        raise ValueError(f"source must have the keys {expected}, got {', '.join(map(str, source)) or 'none'}")
+
+
+def batches(name: str, value: object) -> int:
+    """A number of batches: an int >= 0, or an array of shape () of it."""
+    array = np.asarray(value)
+    if array.shape != () or array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be an int, got {_described(value)}")
+    if array < 0:
+        raise ValueError(f"{name} must be >= 0, got {value}")
+    return int(array)
+
+
+def vector(name: str, value: object) -> Array:
+    """An array with one axis."""
+    array = _array(name, value)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must have one axis, got shape {array.shape}")
+    return array
+
+
+def onnx_node(node: Any) -> None:
+    """A BatchNormalization of ONNX, with a mean and a variance for each feature."""
+    operator = getattr(node, "op_type", None)
+    if operator is None:
+        raise TypeError(f"node must be a NodeProto of ONNX, got {_described(node)}")
+    if operator != "BatchNormalization":
+        raise ValueError(f"node must be a BatchNormalization, got {operator}")
+    if len(node.input) != 5:
+        raise ValueError(f"node must have the inputs X, scale, B, input_mean and input_var, got {len(node.input)}")
+    if any(attribute.name == "spatial" and not attribute.i for attribute in node.attribute):
+        raise ValueError("node must have spatial=1, got 0: a mean for every position, not for every channel")
+
+
+def initializers(value: Any, names: list[str]) -> dict[str, Any]:
+    """Those of an ONNX graph that are named, of a mapping by name or an iterable of what has a name."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"initializers must be a mapping or an iterable of TensorProto, got {_described(value)}")
+    given = value if isinstance(value, Mapping) else {getattr(tensor, "name", None): tensor for tensor in value}
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise ValueError(f"initializers must have {', '.join(names)}, got none named {', '.join(missing)}")
+    return {name: given[name] for name in names}
+
+
+# ---- files
+
+
+def path(value: object) -> str:
+    """A path as text."""
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(f"path must be a str or an os.PathLike, got {_described(value)}")
+    return os.fsdecode(value)
+
+
+def no_callables(callables: Mapping[str, object], shape: tuple[int, ...] | None) -> None:
+    """Refuse to save what only a program has, where it is still needed."""
+    for name, value in callables.items():
+        if shape is None:
+            raise ValueError(f"{name} must be no callable to save a layer that is not built, got {_described(value)}")
+
+
+@contextmanager
+def content_of(path: str) -> Iterator[None]:
+    """Turn whatever is raised, since damaged bytes may raise any error, into one that names the file."""
+    try:
+        yield
+    except Exception as error:
+        what = str(error) or type(error).__name__
+        raise ValueError(f"path must name a file that save wrote, whole; {path!r} is none: {what}") from error
+
+
+def saved_members(members: Iterable[ZipInfo]) -> None:
+    """Refuse what could be more than the file: arrays that are compressed, or there twice."""
+    names = set()
+    for member in members:
+        if member.compress_type != ZIP_STORED or member.filename in names:
+            raise ValueError(f"{member.filename} must be there once, and not compressed")
+        names.add(member.filename)
+
+
+def saved_as(form: Array, expected: str, version: Array, newest: int) -> None:
+    """The format and the version of a file."""
+    if form.shape != () or form != expected:
+        raise ValueError(f"format must be {expected}, got {form}")
+    if batches("version", version) > newest:
+        raise ValueError(f"version must be {newest}, got {version}, of a later bnnumba")
+    if version != newest:
+        raise ValueError(f"version must be {newest}, got {version}")
+
+
+def saved_config(config: Any) -> dict[str, Any]:
+    """What a file says of a layer, beside its arrays."""
+    expected = {"arguments": dict, "feature_shape": list | None, "trainable": bool, "batches_seen": int, "arrays": list}
+    if not isinstance(config, dict) or set(config) != set(expected):
+        raise ValueError(f"config must be an object of {', '.join(expected)}, got {_described(config)}")
+    for name, kind in expected.items():
+        if not isinstance(config[name], kind):
+            raise ValueError(f"{name} must not be {_described(config[name])}")
+    batches("batches_seen", config["batches_seen"])
+    return config
+
+
+def saved_names(came: list[str], expected: list[str]) -> None:
+    """Refuse a file with arrays missing, or others."""
+    if sorted(came) != sorted(expected):
+        raise ValueError(f"the arrays must be {', '.join(expected)}, got {', '.join(came)}")
+
+
+def saved_weights(values: dict[str, Array], shape: tuple[int, ...] | None) -> None:
+    """Refuse weights without a feature shape, of another one, and none where there is one."""
+    if (shape is None) != (not values):
+        raise ValueError(f"feature_shape must be that of the weights, got {shape} for {', '.join(values) or 'none'}")
+    for name, value in values.items():
+        features(name, value, shape or ())
+
+
+def named_weights(values: dict[str, Array], names: list[str], shape: tuple[int, ...]) -> list[Array]:
+    """The weights of a layer, in its order."""
+    if set(values) != set(names):
+        raise ValueError(f"the weights must be {', '.join(names)}, got {', '.join(values)}")
+    return weights([values[name] for name in names], names, shape)

@@ -35,7 +35,7 @@ def moments(
 
     Parameters
     ----------
-    x : array, at least 1-D, float32 or float64, any strides
+    x : array, at least 1-D, float32, float64, float16 or bfloat16, any strides
     feature_axis : int or tuple of ints
         The axes that are kept; all the others are reduced. NumPy's `axis` is the opposite.
     mask : array of bool, optional
@@ -95,7 +95,7 @@ def normalize(
 
     Parameters
     ----------
-    x : array, at least 1-D, float32 or float64, any strides
+    x : array, at least 1-D, float32, float64, float16 or bfloat16, any strides
     mean, var : float arrays of the feature shape
     gamma, beta : float arrays of the feature shape, or None for 1 and 0
     feature_axis : int or tuple of ints

@@ -1,14 +1,16 @@
 """BatchNormalization: state and modes. The arithmetic is in `functional`."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from os import PathLike
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from bnnumba import axes, checks
+from bnnumba import axes, checks, exchange, storage
 from bnnumba._types import Array
 from bnnumba.functional import batch_norm, batch_norm_backward, moments, move, normalize
 from bnnumba.renorm import Clipping, Correction, Statistics, correction_of, update
+from bnnumba.state import State
 from bnnumba.streaming import pooled_moments
 from bnnumba.weighted import counted
 
@@ -161,7 +163,7 @@ class BatchNormalization:
 
         Parameters
         ----------
-        x : array, at least 1-D, float32 or float64, any strides
+        x : array, at least 1-D, float32, float64, float16 or bfloat16, any strides
         training : bool
             True also moves the moving statistics, and keeps a reference to x (not a copy) for one `backward`; with an
             activation, to y too; and to a mask or weights. False keeps nothing: threads may share the layer.
@@ -312,6 +314,105 @@ class BatchNormalization:
         """A new layer, not built, with the arguments that `get_config` gave."""
         return cls(**config)
 
+    @classmethod
+    def from_torch(
+        cls,
+        source: Any,
+        *,
+        epsilon: float = exchange.TORCH_EPSILON,
+        momentum: float | None = exchange.TORCH_MOMENTUM,
+        axis: int | tuple[int, ...] = 1,
+    ) -> Self:
+        """A new layer like a BatchNorm module of PyTorch, or of its state dict; float64 if its weights are.
+
+            momentum: ours = 1 - PyTorch's; None is None    ddof = 1    batches_seen = num_batches_tracked
+
+        Parameters
+        ----------
+        source : BatchNorm module, SyncBatchNorm and torchvision's FrozenBatchNorm2d (not trainable here) included,
+            or a dict of tensors or arrays: running_mean, running_var; weight, bias, num_batches_tracked, or not
+        epsilon, momentum
+            PyTorch's; of a state dict only: a module has its own.
+        axis : int or tuple of ints
+            PyTorch's is 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or the module has no running statistics, or none yet.
+        """
+        return cls._of(exchange.from_torch(source, epsilon, momentum, axis))
+
+    def to_torch_state(self) -> dict[str, Array]:
+        """New arrays for `load_state_dict` of a BatchNorm module of PyTorch, by its names and of the layer's dtype.
+
+        The module is affine if the layer has a gamma or a beta; what it lacks is 1 or 0. The module is to be made with
+        eps = epsilon, momentum = 1 - momentum; it moves its variance by ddof = 1. An activation stays with the caller.
+
+        Raises
+        ------
+        ValueError
+            If the layer is not built, or has not exactly one feature axis.
+        """
+        return exchange.to_torch(self._state())
+
+    @classmethod
+    def from_keras(cls, layer: Any) -> Self:
+        """A new layer like a BatchNormalization of Keras 3, trainable or not as it is; float64 if its weights are.
+
+        Batch renormalization comes along; initializers, regularizers and constraints do not.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no such layer, or not built.
+        """
+        return cls._of(exchange.from_keras(layer))
+
+    @classmethod
+    def from_onnx(cls, node: Any, initializers: Any) -> Self:
+        """A new layer like a BatchNormalization node of ONNX, with axis = 1; float64 if its scale is.
+
+        Parameters
+        ----------
+        node : NodeProto
+            Its training_mode is not used: here each call says it.
+        initializers : mapping of names to arrays or TensorProtos, or an iterable of TensorProtos: graph.initializer
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or the node is another one, or has spatial=0, as before opset 9, or inputs
+            that are not among the initializers.
+        """
+        return cls._of(exchange.from_onnx(node, initializers))
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save the layer, built or not, to exactly this path: the npz file that `bnnumba.storage` describes.
+
+        A file that is there is replaced when all is written. What a training call keeps for `backward` is not saved,
+        nor is a callable initializer of a layer that is built: it becomes the default.
+
+        Raises
+        ------
+        TypeError, ValueError, OSError
+            If path is no path, or the layer is not built and has a callable initializer, or the file cannot be written.
+        """
+        storage.save(path, self._state())
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """A new layer with the arguments, weights (to the bit), trainable and batches_seen of the one that was saved.
+
+        Raises
+        ------
+        TypeError, OSError
+            If path is no path, or the file cannot be read.
+        ValueError
+            If the file is damaged, or none that `save` wrote, or of a later version: nothing in it is ever run.
+        """
+        return storage.load(path, cls._of)
+
     def __getstate__(self) -> dict[str, Any]:
         """All but the reference to x: a copy of the layer has had no training call."""
         return {**vars(self), "_saved": None}
@@ -400,6 +501,25 @@ class BatchNormalization:
             stddev = np.asarray(np.sqrt(var))
             self.moving_stddev, self.renorm_mean, self.renorm_stddev = stddev, mean.copy(), stddev.copy()
         self._feature_shape = feature_shape
+
+    def _state(self) -> State:
+        names = [name for name, _ in self._weights()]
+        weights = checks.weights([weight for _, weight in self._weights()], names, self._feature_shape) if names else []
+        named = dict(zip(names, weights, strict=True))
+        return State(self.get_config(), self._feature_shape, named, bool(self.trainable), int(self.batches_seen))
+
+    @classmethod
+    def _of(cls, state: State) -> Self:
+        layer = cls(**state.config)
+        layer.trainable, layer.batches_seen = state.trainable, state.batches_seen
+        if state.feature_shape is not None:
+            layer._build(state.feature_shape)
+            names = [name for name, _ in layer._weights()]
+            for name, weight in zip(
+                names, checks.named_weights(state.weights, names, state.feature_shape), strict=True
+            ):
+                setattr(layer, name, weight)
+        return layer
 
     def _weights(self) -> list[tuple[str, Array]]:
         named = [(name, getattr(self, name)) for name in ("gamma", "beta", *Statistics._fields)]

@@ -62,7 +62,10 @@ def batch_norm_double_backward(
     x = checks.data("x", x)
     dy = checks.like("dy", dy, x)
     if x.itemsize == 2:  # half precision is rounded once, at the end
-        wide = [each if each is None else checks.like(name, each, x).astype(np.float32) for name, each in (("ddx", ddx), ("dy", dy), ("x", x))]
+        wide = [
+            each if each is None else checks.like(name, each, x).astype(np.float32)
+            for name, each in (("ddx", ddx), ("dy", dy), ("x", x))
+        ]
         second = batch_norm_double_backward(
             *(wide[0], ddgamma, ddbeta, *wide[1:], mean, var, gamma, feature_axis), epsilon=epsilon, frozen=frozen
         )

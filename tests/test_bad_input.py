@@ -41,9 +41,9 @@ NO_ARRAY = [
 ]
 BAD_DATA = [
     *NO_ARRAY,
-    *((floats().astype(dtype), TypeError, f"float32 or float64.*{np.dtype(dtype)}")
+    *((floats().astype(dtype), TypeError, f"float32, float64.*{np.dtype(dtype)}")
       for dtype in (np.int32, np.int64, bool, np.longdouble, np.complex64, object, "U3")),
-    (np.zeros(4, [("field", np.float32)]), TypeError, r"float32 or float64.*field"),
+    (np.zeros(4, [("field", np.float32)]), TypeError, r"float32, float64.*field"),
     (np.float32(1.0), TypeError, "array"),
     (np.array(1.0, np.float32), TypeError, r"axis.*0-d"),
 ]  # fmt: skip

@@ -10,12 +10,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example(number, tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # where an example may write
     path = tmp_path / "example.py"  # a file, because a cached @njit function needs one
     path.write_text(EXAMPLES[number], encoding="utf-8")
     names = {"__name__": "example", "__file__": str(path)}

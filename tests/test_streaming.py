@@ -80,7 +80,7 @@ def test_without_rich_the_extra_is_named(monkeypatch):
         ("text", TypeError, "batches must be an iterable.*text"),
         ([], ValueError, "batches must hold at least one array"),
         ([np.ones((2, 3)), [1.0]], TypeError, r"batches\[1\] must be a NumPy array.*list"),
-        ([np.ones((2, 3), int)], TypeError, r"batches\[0\].*float32 or float64.*int64"),
+        ([np.ones((2, 3), int)], TypeError, r"batches\[0\].*float32, float64.*int64"),
         ([np.ones((2, 3)), np.ones((2, 4))], ValueError, r"batches\[1\] must have the feature shape.*\(3,\).*\(4,\)"),
     ],
 )

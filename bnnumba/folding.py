@@ -1,0 +1,77 @@
+"""Inference without the layer: its arithmetic goes into the linear layer before it."""
+
+import numpy as np
+
+from bnnumba import checks
+from bnnumba._types import Array
+from bnnumba.layer import BatchNormalization
+
+
+def fold_into_dense(weights: Array, bias: Array | None, layer: BatchNormalization) -> tuple[Array, Array]:
+    """Fold a layer at inference into the dense layer before it, a @ weights + bias.
+
+        layer(a @ weights + bias) = act(a @ (weights*s) + (bias - moving_mean)*s + beta)
+        s = gamma/sqrt(moving_variance + epsilon), and 0 where the root is
+
+    Parameters
+    ----------
+    weights : array (inputs, outputs), float32 or float64
+    bias : array (outputs,), float32 or float64, or None for 0
+    layer : BatchNormalization
+        Built for the feature shape (outputs,). Its activation stays with the caller: it is not folded.
+
+    Returns
+    -------
+    weights, bias : arrays of such shapes
+        New, computed in float64, of the weights' dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+    return _folded(checks.dense_weights(weights), 1, bias, layer)
+
+
+def fold_into_conv(
+    weights: Array, bias: Array | None, layer: BatchNormalization, output_axis: int
+) -> tuple[Array, Array]:
+    """Fold a layer at inference into the convolution before it: as `fold_into_dense`, for weights of any shape.
+
+    Parameters
+    ----------
+    weights : array, at least 2-D, float32 or float64
+    bias, layer
+        As for `fold_into_dense`.
+    output_axis : int
+        The axis of the weights that counts outputs: -1 in Keras; 0 in PyTorch and ONNX, 1 in their transposed
+        convolutions of one group.
+
+    Returns
+    -------
+    weights, bias : arrays of such shapes
+        New, computed in float64, of the weights' dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+    weights = checks.conv_weights(weights)
+    return _folded(weights, checks.output_axis(output_axis, weights.ndim), bias, layer)
+
+
+def _folded(weights: Array, axis: int, bias: Array | None, layer: BatchNormalization) -> tuple[Array, Array]:
+    checks.layer("layer", layer, BatchNormalization)
+    outputs = checks.one_feature_axis(layer.moving_mean)
+    assert layer.moving_mean is not None
+    assert layer.moving_variance is not None
+    checks.outputs(weights, axis, outputs)
+    bias = np.zeros(outputs) if bias is None else np.array(checks.bias(bias, outputs), np.float64)
+    root = np.sqrt(np.add(layer.moving_variance, layer.epsilon, dtype=np.float64))
+    scale = np.divide(1.0 if layer.gamma is None else layer.gamma, root, out=np.zeros(outputs), where=root != 0)
+    others = tuple(other for other in range(weights.ndim) if other != axis)
+    shift = (bias - layer.moving_mean) * scale + (0.0 if layer.beta is None else layer.beta)
+    dtype = weights.dtype.newbyteorder("=")
+    folded = np.array(weights, np.float64) * np.expand_dims(scale, others)
+    return folded.astype(dtype), shift.astype(dtype)
