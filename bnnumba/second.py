@@ -62,12 +62,19 @@ def batch_norm_double_backward(
     x = checks.data("x", x)
     dy = checks.like("dy", dy, x)
     if x.itemsize == 2:  # half precision is rounded once, at the end
-        wide = [
-            each if each is None else checks.like(name, each, x).astype(np.float32)
-            for name, each in (("ddx", ddx), ("dy", dy), ("x", x))
-        ]
+        by_x = None if ddx is None else checks.like("ddx", ddx, x).astype(np.float32)
         second = batch_norm_double_backward(
-            *(wide[0], ddgamma, ddbeta, *wide[1:], mean, var, gamma, feature_axis), epsilon=epsilon, frozen=frozen
+            by_x,
+            ddgamma,
+            ddbeta,
+            dy.astype(np.float32),
+            x.astype(np.float32),
+            mean,
+            var,
+            gamma,
+            feature_axis,
+            epsilon=epsilon,
+            frozen=frozen,
         )
         return second._replace(ddy=second.ddy.astype(x.dtype), dx=second.dx.astype(x.dtype))
     view = axes.canonical_view(x, feature_axis)

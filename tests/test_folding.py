@@ -131,7 +131,7 @@ W = np.ones((INPUTS, OUTPUTS), np.float32)
 BOTH = {
     "weights": [
         (W.tolist(), TypeError, "array.*list"), (None, TypeError, "array.*None"),
-        (W.astype(int), TypeError, "float32 or float64.*int64"), (W[0], ValueError, r"\(3,\)"),
+        (W.astype(int), TypeError, "float32, float64.*int64"), (W[0], ValueError, r"\(3,\)"),
         (np.ones((OUTPUTS, INPUTS)), ValueError, "3 outputs, as the layer has features, got 5"),
     ],
     "bias": [

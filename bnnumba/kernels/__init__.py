@@ -34,7 +34,8 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
     update_moving_finite(moving_mean, moving_var, mean, var, count, momentum, ddof)
 
-x, dy, y, dx, residual and dresidual are (outer, feature, inner), C-contiguous, all float32 or all float64. A result
+x, dy, y, dx, residual and dresidual are (outer, feature, inner), C-contiguous, all float32 or all float64; or of half
+precision, as the integers of the same bits: uint16 for float16, int16 for bfloat16 (change is then float32). A result
 may take an input's place: y that of x or of residual, dx that of dy or of x, dresidual none. Arrays of shape (feature,)
 are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and momentum are floats, count and
 ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The equations are those of the

@@ -84,7 +84,10 @@ def sweep(
     past_cache: bool,
     out: Array,
 ) -> None:
-    """Fill out[i : end] with the values of its inputs; meanwhile x is fetched, which takes 5 to 9 % off 134 MB and more."""
+    """Fill out[i : end] with the values of its inputs.
+
+    Meanwhile x is fetched, which takes 5 to 9 % off an inference of 134 MB and more.
+    """
     columns = grid.columns
     c = i % columns
     n = lead(out, i, end, past_cache)
