@@ -102,6 +102,7 @@ def test_results_where_they_are_asked_for(dtype):
     assert same_bits(bnnumba.batch_norm(p.x, out=p.x)[0], expected)
 
 
+@pytest.mark.subset
 @every_half
 def test_every_number_is_read_and_rounded_as_it_should_be(dtype):
     """All 65536 of them through an identity; and float32 that lie between two, at their middle, and beyond."""

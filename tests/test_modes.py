@@ -26,6 +26,7 @@ SUBSET = (
     "no:cacheprovider",
     "tests/test_functional.py",
     "tests/test_kernels.py",
+    "tests/test_half.py",
 )
 PRINT_DIGEST = """
 from tests.test_modes import own_digest
