@@ -230,10 +230,15 @@ def ddof(value: object) -> int:
 
 def max_bytes(value: object) -> int:
     """A number of bytes: an int >= 0."""
-    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
-        raise TypeError(f"max_bytes must be an int, got {_described(value)}")
-    if index(value) < 0:
+    number = _whole("max_bytes", value)
+    if number < 0:
         raise ValueError(f"max_bytes must be >= 0, got {value!r}")
+    return number
+
+
+def _whole(name: str, value: Any, expected: str = "an int") -> int:
+    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be {expected}, got {_described(value)}")
     return index(value)
 
 
@@ -247,17 +252,11 @@ def flag(name: str, value: object) -> bool:
 def axis(name: str, value: object) -> int | tuple[int, ...]:
     """An int, or a tuple of ints without a repeat; not yet compared with a number of axes."""
     if isinstance(value, tuple):
-        axes = tuple(_axis_number(name, item) for item in value)
+        axes = tuple(_whole(name, item, "an int or a tuple of ints") for item in value)
         if len(set(axes)) != len(axes):
             raise ValueError(f"{name} must not repeat an axis, got {value}")
         return axes
-    return _axis_number(name, value)
-
-
-def _axis_number(name: str, value: object) -> int:
-    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int or a tuple of ints, got {_described(value)}")
-    return index(value)
+    return _whole(name, value, "an int or a tuple of ints")
 
 
 def axes_in_range(name: str, axes: tuple[int, ...], ndim: int) -> tuple[int, ...]:
@@ -444,9 +443,7 @@ def conv_weights(value: object) -> Array:
 
 def output_axis(value: Any, ndim: int) -> int:
     """One axis, counted from 0."""
-    if isinstance(value, bool | np.bool_ | np.ndarray) or not hasattr(value, "__index__"):
-        raise TypeError(f"output_axis must be an int, got {_described(value)}")
-    return axes_in_range("output_axis", (index(value),), ndim)[0]
+    return axes_in_range("output_axis", (_whole("output_axis", value),), ndim)[0]
 
 
 def outputs(weights: Array, axis: int, features: int) -> None:

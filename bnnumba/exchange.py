@@ -94,12 +94,13 @@ def _state(given: Mapping[str, Any], names: dict[str, str], config: dict[str, An
 
 
 def _array(value: Any) -> Any:
-    """What holds an array as an array, its bfloat16, which NumPy lacks, as float32; anything else as it is."""
+    """What holds an array as an array; anything else as it is."""
     if hasattr(value, "detach"):  # PyTorch's
         value = value.detach().cpu()
-        value = value.float() if value.is_floating_point() and value.element_size() < 4 else value
+        if value.is_floating_point() and value.element_size() < 4:  # PyTorch gives NumPy no bfloat16
+            value = value.float()
     if hasattr(value, "data_type"):  # ONNX's, so that ONNX is there
         value = import_module("onnx.numpy_helper").to_array(value)
     if hasattr(value, "__array__") and not isinstance(value, np.ndarray):
         value = np.asarray(value)
-    return value.astype(np.float32) if str(getattr(value, "dtype", "")) == "bfloat16" else value
+    return value

@@ -15,8 +15,8 @@ def fold_into_dense(weights: Array, bias: Array | None, layer: BatchNormalizatio
 
     Parameters
     ----------
-    weights : array (inputs, outputs), float32 or float64
-    bias : array (outputs,), float32 or float64, or None for 0
+    weights : array (inputs, outputs), float32, float64, float16 or bfloat16
+    bias : array (outputs,), of any of these dtypes, or None for 0
     layer : BatchNormalization
         Built for the feature shape (outputs,). Its activation stays with the caller: it is not folded.
 
@@ -40,7 +40,7 @@ def fold_into_conv(
 
     Parameters
     ----------
-    weights : array, at least 2-D, float32 or float64
+    weights : array, at least 2-D, of the dtypes of data
     bias, layer
         As for `fold_into_dense`.
     output_axis : int

@@ -76,11 +76,11 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     checks.moments("a", a, Moments)
     checks.moments("b", b, Moments)
     checks.features("b.mean", b.mean, a.mean.shape)
-    a, b = (Moments.of(side.spread, _plain_count(side.count)) for side in (a, b))
-    for side, other in ((a, b), (b, a)):
-        if other.count == 0:
-            return Moments.of(Spread(*(Pair(*map(np.array, each)) for each in side.spread)), side.count)
-    return Moments.of(pooled(a.count, a.spread, b.count, b.spread), a.count + b.count)
+    count_a, count_b = _plain_count(a.count), _plain_count(b.count)
+    if count_a == 0 or count_b == 0:
+        side, count = (a, count_a) if count_b == 0 else (b, count_b)
+        return Moments.of(Spread(*(Pair(*map(np.array, each)) for each in side.spread)), count)
+    return Moments.of(pooled(count_a, a.spread, count_b, b.spread), count_a + count_b)
 
 
 def pooled(count_a: Any, a: Spread, count_b: Any, b: Spread) -> Spread:
