@@ -13,4 +13,4 @@ Term = tuple[Vector, Vector, Vector, Vector]  # a, b, and behind each what round
 Terms = Callable[[Arrays, Array, int, int, int, Vector], Term]
 Sums = tuple[Vector, Vector, Vector, Vector]  # of a, of a*b, and the excess of each
 Coefficients = tuple[Vector, Vector, Vector, Vector, Vector]
-Values = Callable[[Arrays, Array, int, int, Coefficients], Vector]
+Values = Callable[[Arrays, Array, int, int, int, Coefficients], Vector]

@@ -5,25 +5,25 @@ NaN passes, forward and backward: ReLU takes no NaN for less than 0, and lets th
 
 from bnnumba._jit import loop
 from bnnumba._types import Array, Arrays, Coefficients, Term, Vector
-from bnnumba.kernels.formulas import differentiated, normalized
+from bnnumba.kernels.formulas import differentiated, fetch, normalized
 from bnnumba.kernels.simd import at_most, choose, less, load, load_double, narrow, prefetch, splat
 
 # ---- forward; the other is the residual
 
 
 @loop
-def normalized_relu(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
-    return _relu(normalized((), x, i, n, coefficients), x)
+def normalized_relu(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
+    return _relu(normalized((), x, i, n, ahead, coefficients), x)
 
 
 @loop
-def added(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
-    return normalized((), x, i, n, coefficients) + load(others[0], i, n)
+def added(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
+    return normalized((), x, i, n, ahead, coefficients) + fetch(others[0], i, n, ahead)
 
 
 @loop
-def added_relu(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
-    return _relu(added(others, x, i, n, coefficients), x)
+def added_relu(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
+    return _relu(added(others, x, i, n, ahead, coefficients), x)
 
 
 @loop
@@ -48,28 +48,28 @@ def relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, me
 
 
 @loop
-def relu_input_gradient(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+def relu_input_gradient(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return what `input_gradient` does, of dy behind the ReLU."""
     dy, y = others
-    return differentiated(_behind_relu(load(dy, i, n), y, i, n), x, i, n, coefficients)
+    return differentiated(_behind_relu(fetch(dy, i, n, ahead), y, i, n, ahead), x, i, n, ahead, coefficients)
 
 
 # With dy in the place of x, and y the other.
 
 
 @loop
-def masked(others: Arrays, dy: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+def masked(others: Arrays, dy: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return dy behind the ReLU."""
-    return _behind_relu(load(dy, i, n), others[0], i, n)
+    return _behind_relu(fetch(dy, i, n, ahead), others[0], i, n, ahead)
 
 
 @loop
-def masked_scaled(others: Arrays, dy: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+def masked_scaled(others: Arrays, dy: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return dy behind the ReLU, by the coefficients of `frozen_coefficients`."""
-    return _behind_relu(normalized((), dy, i, n, coefficients), others[0], i, n)
+    return _behind_relu(normalized((), dy, i, n, ahead, coefficients), others[0], i, n, ahead)
 
 
 @loop
-def _behind_relu(dy: Vector, y: Array, i: int, n: int) -> Vector:
+def _behind_relu(dy: Vector, y: Array, i: int, n: int, ahead: int) -> Vector:
     zero = narrow(splat(0.0), y)
-    return choose(at_most(load(y, i, n), zero), zero, dy)
+    return choose(at_most(fetch(y, i, n, ahead), zero), zero, dy)

@@ -70,11 +70,12 @@ def sweep(
     grid: Grid,
     i: int,
     end: int,
+    ahead: int,
     coefficients: Array,
     past_cache: bool,
     out: Array,
 ) -> None:
-    """Fill out[i : end] with the values of its inputs.
+    """Fill out[i : end] with the values of its inputs, and meanwhile fetch those that are `ahead`.
 
     A vector may hold one run's end and the next one's start, so that lines are stored whole.
     """
@@ -82,17 +83,17 @@ def sweep(
     own = _of_feature(coefficients, f)
     n = lead(out, i, end, past_cache) or min(LANES, end - i)
     while i < end:
-        result = values(others, x, i, n, own)
+        result = values(others, x, i, n, ahead, own)
         if i + n > stop:
             f = f + 1 if f + 1 < grid.feature else 0
             own = _of_feature(coefficients, f)
-            result = join(result, values(others, x, i, n, own), stop - i)
+            result = join(result, values(others, x, i, n, ahead, own), stop - i)
             stop += grid.inner
         put(out, i, n, past_cache and n == LANES, result)
         i += n
         whole = min(stop, end)
         while i + LANES <= whole:
-            put(out, i, LANES, past_cache, values(others, x, i, LANES, own))
+            put(out, i, LANES, past_cache, values(others, x, i, LANES, ahead, own))
             i += LANES
         n = min(LANES, end - i)
 

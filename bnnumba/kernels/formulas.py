@@ -274,20 +274,28 @@ def moved(moving: float, batch: float, momentum: float) -> float:
 
 
 @loop
-def normalized(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+def fetch(a: Array, i: int, n: int, ahead: int) -> Vector:
+    """Load a vector, and meanwhile bring the one that is `ahead` into cache; with 0, none."""
+    if ahead > 0:
+        prefetch(a, i + ahead)
+    return load(a, i, n)
+
+
+@loop
+def normalized(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return (x - mean_hi)*power*scale + shift."""
     mean_hi, power, scale, shift, _ = coefficients
-    return fma((load(x, i, n) - mean_hi) * power, scale, shift)
+    return fma((fetch(x, i, n, ahead) - mean_hi) * power, scale, shift)
 
 
 @loop
-def input_gradient(others: Arrays, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+def input_gradient(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return what `differentiated` does, with dy the other."""
-    return differentiated(load(others[0], i, n), x, i, n, coefficients)
+    return differentiated(fetch(others[0], i, n, ahead), x, i, n, ahead, coefficients)
 
 
 @loop
-def differentiated(dy: Vector, x: Array, i: int, n: int, coefficients: Coefficients) -> Vector:
+def differentiated(dy: Vector, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return (dy + (a + b*(x - mean_hi)*power))*scale*power."""
     mean_hi, power, scale, a, b = coefficients
-    return (dy + fma(b, (load(x, i, n) - mean_hi) * power, a)) * scale * power
+    return (dy + fma(b, (fetch(x, i, n, ahead) - mean_hi) * power, a)) * scale * power

@@ -23,6 +23,10 @@ from bnnumba.kernels.simd import LANES, fence, line_start
 # elements, or span by span. Backward of (4096, 256) is faster by 12 %, of (32, 64, 112, 112) by 14 %.
 TURN = 2**17
 
+# A sweep over what is not in cache fetches so many elements ahead: inference of (32, 64, 112, 112) takes 4 % less time,
+# in half precision 20 %. A sweep behind sums, whose data is in cache, would take up to 10 % more.
+AHEAD = 2048
+
 Work = Callable[..., None]
 
 
@@ -70,7 +74,7 @@ def filling(values: Values) -> Work:
         first, end = share(x.size, threads, thread)
         while first < end:
             i = max(first, line_start(out, end - TURN))
-            _sweep(values, others, x, grid, i, end, coefficients, past_cache, out)
+            _sweep(values, others, x, grid, i, end, signed(AHEAD), coefficients, past_cache, out)
             end = i
         fence()
 
@@ -92,7 +96,7 @@ def fill_region(
     spans = span_count(grid, region)
     for turn in range(spans):
         i, end = span_bounds(grid, region, spans - 1 - turn, x.size)
-        _sweep(values, others, x, grid, i, end, coefficients, past_cache, out)
+        _sweep(values, others, x, grid, i, end, signed(0), coefficients, past_cache, out)
 
 
 def adding_and_filling(terms: Terms, values: Values) -> Work:
@@ -137,7 +141,7 @@ def adding_and_filling(terms: Terms, values: Values) -> Work:
                         follower = span_bounds(grid, block_region(region, shape, block + 1), signed(0), x.size)[0]
                     begin = line_start(out, i) if i == reached else i
                     stop = line_start(out, end) if end == follower else end  # a line that goes on is left for later
-                    _sweep(values, beside_dy, dy, grid, begin, stop, coefficients, past_cache, out)
+                    _sweep(values, beside_dy, dy, grid, begin, stop, signed(0), coefficients, past_cache, out)
                     reached = end
             _finish(x, grid, region, sums, partial[chunk])
         fence()
@@ -199,12 +203,13 @@ def _sweep(
     grid: Grid,
     i: int,
     end: int,
+    ahead: int,
     coefficients: Array,
     past_cache: bool,
     out: Array,
 ) -> None:
     """Fill out[i : end] with the values of x and of what goes with it."""
     if grid.by_column:
-        by_column.sweep(values, others, x, grid, i, end, coefficients, past_cache, out)
+        by_column.sweep(values, others, x, grid, i, end, ahead, coefficients, past_cache, out)
     else:
-        by_run.sweep(values, others, x, grid, i, end, coefficients, past_cache, out)
+        by_run.sweep(values, others, x, grid, i, end, ahead, coefficients, past_cache, out)
