@@ -309,6 +309,18 @@ def same_features(built: tuple[int, ...], came: tuple[int, ...]) -> None:
         raise ValueError(f"the layer was built for the feature shape {built}, got {came}")
 
 
+def seen_features(seen: tuple[int, ...], came: tuple[int, ...]) -> None:
+    """Refuse other features than those that the Standardizer was fitted to."""
+    if came != seen:
+        raise ValueError(f"X has features of shape {came}, but Standardizer has seen features of shape {seen}")
+
+
+def not_masked(name: str, value: object) -> None:
+    """Refuse what scikit-learn would take without its mask."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored: give {name}.filled(np.nan)")
+
+
 def dtype(value: Any) -> np.dtype[Any]:
     """float32 or float64, by any of NumPy's names for them."""
     try:
