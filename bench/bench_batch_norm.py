@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cases import CASES, PASSES, SMALLEST, make_problem
+from bench.cases import CASES, PASSES, make_problem, selected
 from bench.check import check
 from bench.libraries import LIBRARIES, LeftOutError, load
 from bench.machine import THREADS
@@ -18,7 +18,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make the product of the tables; a case's entries follow each other, so that its data is made once."""
     metafunc.parametrize("library", LIBRARIES)
     metafunc.parametrize("pass_name", PASSES)
-    metafunc.parametrize("case_name", _selected(metafunc.config))
+    option = metafunc.config.option
+    metafunc.parametrize("case_name", selected(not option.benchmark_disable, option.all_cases))
 
 
 def test_batch_norm(
@@ -51,13 +52,6 @@ def test_batch_norm(
         seconds = benchmark.stats.stats.min
         benchmark.extra_info["GB/s"] = traffic / seconds / 1e9
         measurements.append(Measured(case_name, pass_name, library, seconds))
-
-
-def _selected(config: pytest.Config) -> list[str]:
-    if config.option.benchmark_disable:
-        return [str(SMALLEST)]
-    every = config.getoption("all_cases", default=False)
-    return [name for name, case in CASES.items() if every or case.quick]
 
 
 def _megabytes(size: int) -> str:

@@ -109,6 +109,13 @@ CASES = {str(case): case for case in _CASES}
 SMALLEST = min(_CASES, key=lambda case: case.nbytes)
 
 
+def selected(timed: bool, every: bool) -> list[str]:
+    """What a benchmark runs: the quick cases, or every one; the smallest, where nothing is timed."""
+    if not timed:
+        return [str(SMALLEST)]
+    return [name for name, case in CASES.items() if every or case.quick]
+
+
 class Problem(NamedTuple):
     """A case's data, float32, the same for every library: mean and var are the moving statistics."""
 

@@ -10,7 +10,7 @@ import pytest
 from bench.machine import THREADS, recycle_memory
 from bench.summary import Measured, lines
 
-_MEASURED = pytest.StashKey[list[Measured]]()
+_MEASURED = pytest.StashKey[dict[str, list[Measured]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,15 +28,15 @@ def pytest_configure(config: pytest.Config) -> None:
         option.benchmark_columns = ["min", "median", "rounds"]
     if not _given(config, "--benchmark-max-time"):
         option.benchmark_max_time = "0.2"  # seconds for an entry: the quick cases then take about two minutes
-    config.stash[_MEASURED] = []
+    config.stash[_MEASURED] = {}
     if not option.benchmark_disable:
         recycle_memory()
 
 
 @pytest.fixture
-def measurements(pytestconfig: pytest.Config) -> list[Measured]:
-    """What is summed up in the end: each benchmark adds its own."""
-    return pytestconfig.stash[_MEASURED]
+def measurements(request: pytest.FixtureRequest) -> list[Measured]:
+    """What is summed up in the end, in a table for each file: each benchmark adds its own."""
+    return request.config.stash[_MEASURED].setdefault(request.module.__name__, [])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -49,13 +49,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_report_header(config: pytest.Config) -> str | None:
-    return None if config.option.benchmark_disable else f"bench: {THREADS} threads (BENCH_THREADS), float32"
+    return None if config.option.benchmark_disable else f"bench: {THREADS} threads (BENCH_THREADS)"
 
 
 @pytest.hookimpl(trylast=True)  # after pytest-benchmark's tables
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    for line in lines(config.stash.get(_MEASURED, [])):
-        terminalreporter.write_line(line)
+    for measured in config.stash.get(_MEASURED, {}).values():
+        for line in lines(measured):
+            terminalreporter.write_line(line)
     if config.option.benchmark_disable:
         return
     for reason, times in Counter(_reasons(terminalreporter)).items():
@@ -73,5 +74,5 @@ def _is_benchmark(item: pytest.Item) -> bool:
 
 def _reasons(terminalreporter: pytest.TerminalReporter) -> Iterator[str]:
     for report in terminalreporter.stats.get("skipped", []):
-        if "bench_batch_norm.py" in report.nodeid and isinstance(report.longrepr, tuple):
+        if "bench_" in report.nodeid and isinstance(report.longrepr, tuple):
             yield report.longrepr[2].removeprefix("Skipped: ")

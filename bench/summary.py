@@ -32,11 +32,13 @@ def ratios(measurements: Iterable[Measured]) -> Mapping[tuple[str, str], Sequenc
 def speedups(measurements: Iterable[Measured]) -> list[list[str]]:
     """A table, pass by library: its time over ours, the geometric mean over the cases and the least.
 
-    The first row has the libraries' names, the first column the passes'; there are no rows without a ratio.
+    The first row has the libraries' names, the first column the passes'; there are no rows without a ratio. What is in
+    no table of libraries comes last.
     """
     found = ratios(measurements)
     passes, measured = (dict.fromkeys(key[i] for key in found) for i in (0, 1))
-    libraries = [library for library in LIBRARIES if library in measured]
+    others = [name for name in measured if name not in LIBRARIES]
+    libraries = [library for library in LIBRARIES if library in measured] + others
     cells = [[_cell(found.get((pass_name, library), ())) for library in libraries] for pass_name in passes]
     return [[name.replace("_", " "), *row] for name, row in zip(["", *passes], [libraries, *cells], strict=True)]
 

@@ -7,33 +7,38 @@ from bnnumba.kernels import serial, threaded
 from bnnumba.kernels.stores import PAST_CACHE_BYTES
 from tests.problems import same_bits
 
-ELEMENTS = PAST_CACHE_BYTES // 8 + 1  # x and y together reach it
-SHAPES = [
-    (ELEMENTS // 33 + 1, 33, 1),
-    (ELEMENTS // 1000 + 1, 1000, 1),
-    (ELEMENTS // (3 * 149) + 1, 3, 149),
-    (2, 3, ELEMENTS),
-]
-GUARD = 32
+ELEMENTS = PAST_CACHE_BYTES // 8 + 1  # float32's x and y together reach it; half precision has twice as many
+SHAPES = [(33, 1), (1000, 1), (3, 149), (3, None)]
+STARTS = {np.float32: (0, 5), np.float16: (5, 24)}  # elements behind a line's start: a line has 16, or 32
+GUARD, LINE = 32, 64
 
 
-def guarded(shape, start):
+def guarded(shape, start, dtype):
     """An array that starts somewhere in a cache line, and the memory around it, all NaN."""
-    size = int(np.prod(shape))
-    memory = np.full(size + 2 * GUARD, np.nan, np.float32)
-    return memory[GUARD + start : GUARD + start + size].reshape(shape), memory
+    size = int(np.prod(shape)) + 2 * GUARD
+    memory = np.full(size + LINE, np.nan, dtype)
+    memory = memory[-memory.ctypes.data % LINE // memory.itemsize :][:size]
+    return memory[GUARD + start : start + size - GUARD].reshape(shape), memory
+
+
+def bits(array):
+    """The array as the kernels take it."""
+    return array.view(np.uint16) if array.dtype == np.float16 else array
 
 
 @pytest.mark.parametrize("form", [serial, threaded], ids=["serial", "threaded"])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_parts_have_the_bits_of_the_whole(shape, form):
+@pytest.mark.parametrize("dtype", STARTS, ids=lambda dtype: dtype.__name__)
+@pytest.mark.parametrize(("feature", "inner"), SHAPES)
+def test_parts_have_the_bits_of_the_whole(feature, inner, dtype, form):
+    elements = ELEMENTS * 4 // np.dtype(dtype).itemsize
+    shape = (elements // (feature * inner) + 1, feature, inner) if inner else (2, feature, elements)
     rng = np.random.default_rng(0)
-    x, dy = (rng.standard_normal(shape, np.float32) for _ in range(2))
-    features = [rng.uniform(0.5, 2, shape[1]) for _ in range(6)]
-    mean, var, gamma, beta, dgamma, dbeta = features
+    x, dy = (bits(rng.standard_normal(shape, np.float32).astype(dtype)) for _ in range(2))
+    mean, var, gamma, beta, dgamma, dbeta = (rng.uniform(0.5, 2, feature) for _ in range(6))
     assert 2 * x.nbytes >= PAST_CACHE_BYTES
-    for start in (0, 5):
-        y, memory = guarded(shape, start)
+    for start in STARTS[dtype]:
+        y, memory = guarded(shape, start, dtype)
+        y = bits(y)
         form.normalize(x, mean, var, gamma, beta, 1e-3, y)
         untouched = np.isnan(memory)
         assert untouched[: GUARD + start].all()
@@ -46,7 +51,7 @@ def test_parts_have_the_bits_of_the_whole(shape, form):
         in_place = x.copy()
         form.normalize(in_place, mean, var, gamma, beta, 1e-3, in_place)
         assert same_bits(in_place, y)
-        dx, in_cache = guarded(shape, start)[0], dy.copy()
+        dx, in_cache = bits(guarded(shape, start, dtype)[0]), dy.copy()
         form.input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, 1e-3, dx)
         form.input_gradient(in_cache, x, mean, var, gamma, dgamma, dbeta, 1e-3, in_cache)
         assert same_bits(dx, in_cache)

@@ -37,7 +37,8 @@ _TITLES = {
 }
 
 MEMORY = "memory"  # no library, and measured like one
-_LOADABLE = LIBRARIES | {MEMORY: "bench.limits:Rates"}
+TORCH_BFLOAT16 = "torch bfloat16"
+_LOADABLE = LIBRARIES | {MEMORY: "bench.limits:Rates", TORCH_BFLOAT16: "bench.libraries.torch_native:BFloat16Ops"}
 
 
 NOT_TWICE = {"double_backward": "its second derivatives are not compared"}

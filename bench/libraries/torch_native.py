@@ -87,3 +87,13 @@ class NativeOps(Library):
         return torch.ops.aten.native_batch_norm_backward(
             self.dy, self.x, self.gamma, mean, var, batch_mean, batch_rstd, training, EPSILON, ALL
         )
+
+
+class BFloat16Ops(NativeOps):
+    """The same, on data of bfloat16 with parameters of float32; NumPy's arrays are ml_dtypes'."""
+
+    def fetch(self, value: torch.Tensor) -> np.ndarray:
+        return super().fetch(value.float())
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        return super()._tensor(array.view(np.int16)).view(torch.bfloat16)

@@ -74,6 +74,11 @@ def _fenced(builder: Any, values: Any) -> Any:
     return _call(builder, f"llvm.arithmetic.fence.v{values.type.count}f32", values.type, [values])
 
 
+def _whole(dtype: Any) -> int:
+    """Bytes of what is stored past the cache at once: a vector, or a line of a larger one."""
+    return min(LINE, LANES * dtype.bitwidth // 8)
+
+
 def _lane_numbers(lanes: range) -> Any:
     return ir.Constant(ir.VectorType(_I32, len(lanes)), list(lanes))
 
@@ -192,9 +197,8 @@ def stream(typing_context: Any, array: Any, i: Any, vector: Any) -> Any:
         stored = _stored(builder, arguments[2], array.dtype)
         if is_half(array.dtype):
             stored = _fenced(builder, builder.bitcast(stored, _llvm_vector(types.float32, LANES // 2)))
-        whole = min(LINE, LANES * array.dtype.bitwidth // 8)
         pointer = _address(context, builder, array, arguments[0], arguments[1])
-        written = builder.store(stored, builder.bitcast(pointer, stored.type.as_pointer()), align=whole)
+        written = builder.store(stored, builder.bitcast(pointer, stored.type.as_pointer()), align=_whole(array.dtype))
         written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
         return context.get_dummy_value()
 
@@ -212,11 +216,11 @@ def fence(typing_context: Any) -> Any:
 
 
 @intrinsic
-def to_line(typing_context: Any, array: Any, i: Any) -> Any:
+def to_stream(typing_context: Any, array: Any, i: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(context, builder, array, arguments[0], arguments[1])
         address = builder.ptrtoint(pointer, arguments[1].type)
-        missing = builder.and_(builder.neg(address), ir.Constant(address.type, LINE - 1))
+        missing = builder.and_(builder.neg(address), ir.Constant(address.type, _whole(array.dtype) - 1))
         return builder.udiv(missing, ir.Constant(address.type, array.dtype.bitwidth // 8))
 
     return types.intp(array, types.intp), generate

@@ -66,8 +66,8 @@ def fence() -> None:
     """There is nothing to wait for."""
 
 
-def to_line(array: Array, i: int) -> int:
-    return -(array.ctypes.data // array.itemsize + i) % (LINE // array.itemsize)
+def to_stream(array: Array, i: int) -> int:
+    return -(array.ctypes.data // array.itemsize + i) % min(LANES, LINE // array.itemsize)
 
 
 def line_start(array: Array, i: int) -> int:

@@ -7,8 +7,8 @@ sums are added in one order, and its bits depend neither on the vector width nor
     element(a, i)       a[i] as float64
     load_double(a, i, n) the same, as float64
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
-    stream(a, i, v)     store(a, i, LANES, v) past the cache, where a[i] starts a cache line; complete after fence()
-    to_line(a, i)       how many elements from a[i] the next cache line starts
+    stream(a, i, v)     store(a, i, LANES, v) past the cache, to whole lines or parts of one; complete after fence()
+    to_stream(a, i)     how many elements, less than LANES, from a[i] to one that stream takes
     line_start(a, i)    the last element up to a[i] that starts a cache line
     same_start(a, b)    whether a[0] and b[0] are the same memory
     prefetch(a, i)      bring what load(a, i, LANES) would read into cache; i may pass a's end
@@ -64,7 +64,7 @@ if TYPE_CHECKING or config.DISABLE_JIT:
         sqrt,
         store,
         stream,
-        to_line,
+        to_stream,
         turn,
     )
 else:
@@ -96,7 +96,7 @@ else:
         sqrt,
         store,
         stream,
-        to_line,
+        to_stream,
         turn,
     )
 
@@ -128,6 +128,6 @@ __all__ = [
     "sqrt",
     "store",
     "stream",
-    "to_line",
+    "to_stream",
     "turn",
 ]

@@ -8,7 +8,7 @@ from llvmlite.binding import get_host_cpu_name
 
 from bnnumba._jit import PAST_CACHE_SETTING, helper, loop
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.simd import CAN_STREAM, same_start, store, stream, to_line
+from bnnumba.kernels.simd import CAN_STREAM, same_start, store, stream, to_stream
 
 # From where on results are stored past the cache, in bytes of all the arrays that a pass reads and fills: what does not
 # fit leaves the cache before it is read again. Measured with copies by two threads. Zen 4: the L3 cache of 32 MiB for 8
@@ -32,8 +32,8 @@ def goes_past_cache(y: Array, *inputs: Array) -> bool:
 
 @loop
 def lead(y: Array, i: int, end: int, past_cache: bool) -> int:
-    """How many elements to store in cache before y[i] starts a line and can be stored past it."""
-    return min(to_line(y, i), end - i) if past_cache else 0
+    """How many elements to store in cache, less than a vector, before y can be stored past it."""
+    return min(to_stream(y, i), end - i) if past_cache else 0
 
 
 @loop
