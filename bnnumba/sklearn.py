@@ -3,15 +3,18 @@
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils import check_array
-from sklearn.utils.validation import check_is_fitted, validate_data
 
 from bnnumba import axes, checks
 from bnnumba._types import Array
 from bnnumba.functional import moments, normalize
 from bnnumba.pairs import Pair, quotient
 from bnnumba.pooling import Spread, pooled
+
+try:
+    from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+    from sklearn.utils.validation import check_array, check_is_fitted, validate_data
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("bnnumba.sklearn needs scikit-learn: pip install 'bnnumba[sklearn]'") from error
 
 EPS = np.finfo(np.float64).eps
 
@@ -60,33 +63,32 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return self._see(X, first=not hasattr(self, "mean_"))
 
     def transform(self, X: Any) -> Array:
-        """Return (X - mean_)/scale_."""
+        """Return (X - mean_)/scale_; ValueError for other features than those seen, NotFittedError before `fit`."""
         x = self._fitting(X)
         var = np.where(self._constant(), 1.0, self.var_)
         return normalize(x, self.mean_, var, feature_axis=self.feature_axis, epsilon=0)
 
     def inverse_transform(self, X: Any) -> Array:
-        """Return X*scale_ + mean_."""
-        x, zeros, ones = self._fitting(X), np.zeros_like(self.mean_), np.ones_like(self.mean_)
+        """Return X*scale_ + mean_; the same errors."""
+        x, zeros, ones = self._fitting(X, named=False), np.zeros_like(self.mean_), np.ones_like(self.mean_)
         return normalize(x, zeros, ones, self.scale_, self.mean_, feature_axis=self.feature_axis, epsilon=0)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
+        tags.input_tags.allow_nan = tags.input_tags.three_d_array = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
         return tags
 
     def _see(self, X: Any, first: bool) -> Self:
-        x = self._checked(X, first) if first else self._fitting(X)
+        x = self._named(X, first) if first else self._fitting(X)
         count, spread = _statistics(x, self.feature_axis)
         if not first:
             spread = pooled(self._count, self._spread, np.where(self._count + count == 0, 1, count), spread)
             count = self._count + count
         self._count, self._spread = count, spread
-        missing, least, most = count == 0, count.min(), count.max()
-        self.mean_, self.var_ = (np.where(missing, np.nan, each.high) for each in spread)
+        self.mean_, self.var_ = (np.where(count == 0, np.nan, each.high) for each in spread)
         self.scale_ = np.where(self._constant(), 1.0, np.sqrt(self.var_))
-        self.n_samples_seen_ = int(most) if least == most else count.copy()
+        self.n_samples_seen_ = count.copy() if np.unique(count).size > 1 else int(count.max(initial=0))
         self.n_features_in_ = count.size
         return self
 
@@ -96,29 +98,27 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         with np.errstate(over="ignore"):  # of the means near float64's largest number
             return self.var_ <= part * self.var_ + (part * self.mean_) ** 2
 
-    def _fitting(self, X: Any) -> Array:
-        """X as an array whose features are those seen."""
+    def _fitting(self, X: Any, named: bool = True) -> Array:
+        """X as an array whose features are those seen; their names are compared too, where they have any."""
         check_is_fitted(self)
-        x = self._checked(X, first=False)
-        view = axes.canonical_view(x, self.feature_axis)
-        checks.seen_features(self.mean_.shape, view.feature_shape)
+        x = self._named(X, first=False) if named else self._array(X)
+        checks.seen_features(self.mean_.shape, axes.canonical_view(x, self.feature_axis).feature_shape)
         return x
 
-    def _checked(self, X: Any, first: bool) -> Array:
-        """X by scikit-learn's rules, which know no other features than a table's columns."""
-        axis = checks.axis("feature_axis", self.feature_axis)
-        checks.not_masked("X", X)
-        x: Array = check_array(
-            X,
-            dtype=(np.float64, np.float32, np.float16),
-            ensure_all_finite="allow-nan",
-            allow_nd=True,
-            input_name="X",
-            estimator=self,
-        )
-        if x.ndim == 2 and axis in (-1, 1, (-1,), (1,)):
-            validate_data(self, X, reset=first, skip_check_array=True)
+    def _named(self, X: Any, first: bool) -> Array:
+        """X as an array; scikit-learn counts its features, and reads their names, where they are a table's columns."""
+        x = self._array(X)
+        columns = x.ndim == 2 and axes.canonical_view(x, self.feature_axis).feature_axes == (1,)
+        validate_data(self, X if columns else x, reset=first, skip_check_array=True, ensure_2d=columns)
         return x
+
+    def _array(self, X: Any) -> Array:
+        """X by scikit-learn's rules."""
+        checks.not_masked("X", X)
+        dtypes = np.float64, np.float32, np.float16
+        rules = {"dtype": dtypes, "ensure_all_finite": "allow-nan", "allow_nd": True}
+        array: Array = check_array(X, **rules, input_name="X", estimator=self)
+        return array
 
 
 def _statistics(x: Array, feature_axis: int | tuple[int, ...]) -> tuple[Any, Spread]:

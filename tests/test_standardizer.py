@@ -5,6 +5,7 @@ import warnings
 from fractions import Fraction
 
 import numpy as np
+import pandas
 import pytest
 from scipy.sparse import csr_array
 from sklearn.base import clone
@@ -15,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from bnnumba.sklearn import Standardizer
+from tests.subprocesses import run_python
 
 STATISTICS = ("mean_", "var_", "scale_")
 
@@ -215,14 +217,62 @@ def test_in_a_pipeline_cloned_and_pickled():
     assert not hasattr(copy, "mean_")
 
 
-def test_names_of_features():
-    assert list(Standardizer().fit(NORMAL).get_feature_names_out(list("abcde"))) == list("abcde")
+def test_frames_in_and_out():
+    frame = pandas.DataFrame({"height": [1.0, 2.0, 3.0], "age": [10, 30, 20]}, index=["a", "b", "c"])
+    found = Standardizer().set_output(transform="pandas")
+    y = found.fit_transform(frame)
+    assert list(y.columns) == list(found.feature_names_in_) == list(found.get_feature_names_out()) == ["height", "age"]
+    assert list(y.index) == ["a", "b", "c"]
+    np.testing.assert_allclose(y, StandardScaler().fit_transform(frame))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an array has no names to compare
+        np.testing.assert_allclose(found.inverse_transform(y.to_numpy()), frame)
+    with pytest.raises(ValueError, match="feature names should match"):
+        found.partial_fit(frame[["age", "height"]])
+    assert not hasattr(found.fit(np.ones((2, 3, 4))), "feature_names_in_")
+    assert Standardizer(feature_axis=0).fit(frame).partial_fit(frame[["age"]]).n_samples_seen_ == 3  # rows
+
+
+def test_no_feature_at_all():
+    found = Standardizer(feature_axis=2).fit(np.ones((2, 3, 0)))
+    assert (found.mean_.shape, found.n_samples_seen_, found.n_features_in_) == ((0,), 0, 0)
+    assert found.transform(np.ones((4, 5, 0))).shape == (4, 5, 0)
+
+
+def test_a_bad_batch_changes_nothing():
+    found = Standardizer().fit(NORMAL)
+    before = pickle.dumps(found)
+    for bad in ([[np.inf] * 5], NORMAL[:, :4], np.ma.masked_invalid(NORMAL)):
+        with pytest.raises((TypeError, ValueError)):
+            found.partial_fit(bad)
+    assert pickle.dumps(found) == before
+
+
+def test_x_is_left():
+    x = with_missing(NORMAL)
+    before = x.copy()
+    y = Standardizer().fit_transform(x)
+    assert not np.shares_memory(x, y)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_without_scikit_learn_the_extra_is_named():
+    code = """
+import sys
+sys.modules["sklearn"] = None
+try:
+    import bnnumba.sklearn
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    assert "pip install 'bnnumba[sklearn]'" in run_python("-c", code)
 
 
 REFUSED = [
     (Standardizer(1.5), NORMAL, TypeError, "feature_axis must be an int or a tuple of ints, got float 1.5"),
     (Standardizer((1, 1)), NORMAL, ValueError, r"feature_axis must not repeat an axis, got \(1, 1\)"),
-    (Standardizer(2), NORMAL, ValueError, "feature_axis"),
+    (Standardizer((1, -1)), NORMAL, ValueError, r"feature_axis must not repeat an axis, got \(1, -1\) for an array"),
+    (Standardizer(2), NORMAL, ValueError, "feature_axis 2 is out of bounds for an array with 2 axes"),
     (Standardizer(), [[np.inf, 1]], ValueError, "Input X contains infinity or a value too large"),
     (Standardizer(), csr_array(NORMAL), TypeError, "Sparse data was passed"),
     (Standardizer(), np.ma.masked_invalid(NORMAL), TypeError, r"X is a masked array.*give X.filled\(np.nan\)"),
@@ -244,7 +294,7 @@ def test_bad_input(estimator, x, error, text):
 @pytest.mark.parametrize("method", ["partial_fit", "transform", "inverse_transform"])
 def test_other_features_than_those_seen(method):
     found = Standardizer().fit(NORMAL)
-    with pytest.raises(ValueError, match="X has 4 features, but Standardizer is expecting 5 features as input"):
+    with pytest.raises(ValueError, match=r"X has (4 features, but|features of shape \(4,\))"):
         getattr(found, method)(NORMAL[:, :4])
     images = Standardizer(feature_axis=(1, 2)).fit(np.ones((2, 3, 4)))
     with pytest.raises(ValueError, match=r"shape \(4, 3\), but Standardizer has seen .* shape \(3, 4\)"):

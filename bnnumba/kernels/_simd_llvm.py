@@ -76,7 +76,8 @@ def _fenced(builder: Any, values: Any) -> Any:
 
 def _whole(dtype: Any) -> int:
     """Bytes of what is stored past the cache at once: a vector, or a line of a larger one."""
-    return min(LINE, LANES * dtype.bitwidth // 8)
+    vector: int = LANES * dtype.bitwidth // 8
+    return min(LINE, vector)
 
 
 def _lane_numbers(lanes: range) -> Any:
