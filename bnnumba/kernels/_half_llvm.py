@@ -59,13 +59,13 @@ class _Integers:
         return b.bitcast(b.shl(b.zext(stored, self.wide), self.constant(16)), self.floats)
 
     def float_to_bfloat16(self, values: Any) -> Any:
+        """Round by integer arithmetic, but not NaNs: arithmetic made them quiet, by a bit of the half that is kept."""
         b = self.builder
         bits = b.bitcast(values, self.wide)
-        upper = b.lshr(bits, self.constant(16))
-        up = b.add(b.and_(upper, self.constant(1)), self.constant(0x7FFF))
-        rounded = b.lshr(b.add(bits, up), self.constant(16))
-        quiet_nan = b.or_(upper, self.constant(0x40))
-        return b.trunc(b.select(b.fcmp_unordered("uno", values, values), quiet_nan, rounded), self.narrow)
+        odd = b.and_(b.lshr(bits, self.constant(16)), self.constant(1))
+        rounded = b.add(b.add(bits, self.constant(0x7FFF)), odd)
+        kept = b.select(b.fcmp_ordered("ord", values, values), rounded, bits)
+        return b.trunc(b.lshr(kept, self.constant(16)), self.narrow)
 
     def float16_to_float(self, stored: Any) -> Any:
         """Move the fields into float32's places, and correct the exponent by an exact product."""
