@@ -2,6 +2,8 @@
 
     pytest --benchmark-only               some cases, every pass, every library that is installed
     pytest --benchmark-only --all-cases   every case
+    pytest --benchmark-only bench/bench_half.py --all-cases   half precision beside float32 and PyTorch's bfloat16
+    pytest --benchmark-only bench/bench_standardizer.py       Standardizer beside scikit-learn's StandardScaler
     python -m bench                       the report: every case, each library in a process of its own, in turn with the
                                           others and with the memory's own rates; results/report.json and its picture
     python -m bench --readme              the same, and the README's tables

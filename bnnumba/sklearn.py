@@ -126,20 +126,20 @@ def _statistics(x: Array, feature_axis: int | tuple[int, ...]) -> tuple[Any, Spr
     found = moments(x, feature_axis)
     if not np.isnan(found.mean).any():
         return np.full(found.mean.shape, found.count), found.spread
-    # Values in the place of the missing ones change the moments as merging does: that is taken back. First they are a
-    # value of the feature, so that equal ones stay equal; then its mean, so that no digits are lost.
+    # Values in the place of the missing ones change the moments as merging does, and that is taken back: first zeros,
+    # which give the mean; then that mean, where the variance loses no digits, and equal values stay equal.
     kept = axes.feature_axes(feature_axis, x.ndim, "feature_axis")
     reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
-    missing = np.isnan(x)
+    missing, filled = np.isnan(x), x.copy()
     lacking = missing.sum(reduced)
-    count = found.count - lacking
-    some = np.maximum(count, 1)
-    value = np.where(count == 0, x.dtype.type(0), np.fmin.reduce(x, reduced))
+    count, some = found.count - lacking, np.maximum(found.count - lacking, 1)
+    value = np.zeros(lacking.shape, x.dtype)
     for _ in range(2):
-        spread = moments(np.where(missing, np.expand_dims(value, reduced), x), feature_axis).spread
-        filled = Pair(value.astype(np.float64), np.zeros(value.shape))
-        distance = (spread.mean - filled) * quotient(found.count, some)
-        value = (filled + distance).high.astype(x.dtype)
+        np.copyto(filled, np.expand_dims(value, reduced), where=missing)
+        spread, there = moments(filled, feature_axis).spread, Pair(value.astype(np.float64), np.zeros(value.shape))
+        distance = (spread.mean - there) * quotient(found.count, some)
+        mean = there + distance
+        value = mean.high.astype(x.dtype)
     var = spread.var * quotient(found.count, some) - distance * distance * quotient(lacking, found.count)
     negative = var.high < 0  # by rounding
-    return count, Spread(filled + distance, Pair(*(np.where(negative, 0, each) for each in var)))
+    return count, Spread(mean, Pair(*(np.where(negative, 0, each) for each in var)))
