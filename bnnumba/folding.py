@@ -5,6 +5,7 @@ import numpy as np
 from bnnumba import checks
 from bnnumba._types import Array
 from bnnumba.layer import BatchNormalization
+from bnnumba.second import reciprocal_std
 
 
 def fold_into_dense(weights: Array, bias: Array | None, layer: BatchNormalization) -> tuple[Array, Array]:
@@ -68,8 +69,9 @@ def _folded(weights: Array, axis: int, bias: Array | None, layer: BatchNormaliza
     assert layer.moving_variance is not None
     checks.outputs(weights, axis, outputs)
     bias = np.zeros(outputs) if bias is None else np.array(checks.bias(bias, outputs), np.float64)
-    root = np.sqrt(np.add(layer.moving_variance, layer.epsilon, dtype=np.float64))
-    scale = np.divide(1.0 if layer.gamma is None else layer.gamma, root, out=np.zeros(outputs), where=root != 0)
+    scale = reciprocal_std(layer.moving_variance, layer.epsilon)
+    if layer.gamma is not None:
+        scale = layer.gamma * scale
     others = tuple(other for other in range(weights.ndim) if other != axis)
     shift = (bias - layer.moving_mean) * scale + (0.0 if layer.beta is None else layer.beta)
     dtype = weights.dtype.newbyteorder("=")

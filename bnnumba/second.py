@@ -85,7 +85,7 @@ def batch_norm_double_backward(
     by_beta = np.zeros(shape) if ddbeta is None else _features("ddbeta", ddbeta, shape)
     by_x = None if ddx is None else checks.like("ddx", ddx, x)
     epsilon, frozen = checks.epsilon(epsilon), checks.flag("frozen", frozen)
-    rstd = _reciprocal_std(var, epsilon)
+    rstd = reciprocal_std(var, epsilon)
 
     def apply(v: Array, g: Array) -> Array:
         dx = batch_norm_backward(v, x, mean, var, g, feature_axis, epsilon=epsilon, frozen=frozen).dx
@@ -115,8 +115,8 @@ def _features(name: str, value: Array, shape: tuple[int, ...]) -> Array:
     return np.asarray(checks.features(name, value, shape), np.float64)
 
 
-def _reciprocal_std(var: Array, epsilon: float) -> Array:
+def reciprocal_std(var: Array, epsilon: float) -> Array:
     """1/sqrt(var + epsilon), or 0 where that is 1/0."""
-    spread = np.asarray(var + epsilon)
+    spread = np.add(var, epsilon, dtype=np.float64)
     with np.errstate(invalid="ignore"):  # of a negative or NaN variance, as in the kernels
         return np.divide(1.0, np.sqrt(spread), out=np.zeros(spread.shape), where=spread != 0)
