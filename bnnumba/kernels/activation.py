@@ -4,9 +4,9 @@ NaN passes, forward and backward: ReLU takes no NaN for less than 0, and lets th
 """
 
 from bnnumba._jit import loop
-from bnnumba._types import Array, Arrays, Coefficients, Term, Vector
-from bnnumba.kernels.formulas import differentiated, fetch, normalized
-from bnnumba.kernels.simd import at_most, choose, less, load, load_double, narrow, prefetch, splat
+from bnnumba._types import Array, Arrays, Centre, Coefficients, Term, Vector
+from bnnumba.kernels.formulas import differentiated, fetch, gradient_term, normalized
+from bnnumba.kernels.simd import at_most, choose, less, load, narrow, prefetch, splat
 
 # ---- forward; the other is the residual
 
@@ -36,15 +36,13 @@ def _relu(values: Vector, like: Array) -> Vector:
 
 
 @loop
-def relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, mean: Vector) -> Term:
-    """Make dy behind the ReLU, and x - mean, as `gradient_terms` does."""
+def relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
+    """Do as `gradient_terms`, with dy behind the ReLU."""
     dy, y = others
     prefetch(dy, i + ahead)
     prefetch(y, i + ahead)
     prefetch(x, i + ahead)
-    zero = splat(0.0)
-    behind: Vector = choose(at_most(load(y, i, n), narrow(zero, y)), zero, load_double(dy, i, n))
-    return behind, zero, load_double(x, i, n) - mean, zero
+    return gradient_term(_behind_relu(load(dy, i, n), y, i, n, 0), x, i, n, centre)
 
 
 @loop

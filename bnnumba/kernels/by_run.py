@@ -37,7 +37,7 @@ def reduce(
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
             j = offset + (f - region.first) * LANES
-            k, total = splat(shift[f]), get_sums(sums, j, LANES, x)
+            k, total = (splat(shift[0, f]), splat(shift[1, f])), get_sums(sums, j, LANES, x)
             i = (o * grid.feature + f) * grid.inner + region.column
             end = i + length
             while i + 4 * LANES <= end:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Arrays, Coefficients, Sums, Term, Terms, Vector
+from bnnumba._types import Array, Arrays, Centre, Coefficients, Sums, Term, Terms, Vector
 from bnnumba.kernels.simd import (
     LANES,
     binade,
@@ -30,10 +30,10 @@ from bnnumba.kernels.simd import (
 
 
 @loop
-def moment_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, shift: Vector) -> Term:
-    """Twice d = x - shift: sums of d and d*d. What is `ahead` is fetched."""
+def moment_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
+    """Twice d = x - shift, in float64: sums of d and d*d. What is `ahead` is fetched."""
     prefetch(x, i + ahead)
-    difference, low = _difference(x, i, n, shift)
+    difference, low = _difference(x, i, n, centre[0])
     d: Vector = join(difference, splat(0.0), n)
     return d, low, d, low
 
@@ -63,12 +63,20 @@ def weighted_term(weight: Vector, x: Array, i: int, n: int, shift: Vector) -> Te
 
 
 @loop
-def gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, mean: Vector) -> Term:
-    """Make dy and x - mean: sums of dy and dy*(x - mean). The rounding of x - mean is within the promise."""
+def gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
+    """Make dy and (x - mean_hi)*power: sums of dy and of their product. Their roundings are within the promise."""
     dy = others[0]
     prefetch(dy, i + ahead)
     prefetch(x, i + ahead)
-    return load_double(dy, i, n), splat(0.0), load_double(x, i, n) - mean, splat(0.0)
+    return gradient_term(load(dy, i, n), x, i, n, centre)
+
+
+@loop
+def gradient_term(dy: Vector, x: Array, i: int, n: int, centre: Centre) -> Term:
+    """Return dy and (x - mean_hi)*power; past the first n, zeros."""
+    mean_hi, power = centre
+    zero = narrow(splat(0.0), x)
+    return dy, zero, join(load(x, i, n) - mean_hi, zero, n) * power, zero
 
 
 @helper
@@ -116,31 +124,31 @@ def accumulate(total: Vector, excess: Vector, term: Vector, term_excess: Vector,
 
 @loop
 def _accumulate_product(total: Vector, excess: Vector, term: Term, x: Array) -> tuple[Vector, Vector]:
-    a, low_a, b, low_b = term
-    product = a * b
+    product = double(term[0] * term[2])
     if not is_double(x):
         return total + product, excess
+    a, low_a, b, low_b = double(term[0]), double(term[1]), double(term[2]), double(term[3])
     rest = fma(splat(0.0) - a, b, product) - fma(a, low_b, low_a * b)
     return accumulate(total, excess, product, rest, x)
 
 
 @loop
-def add_1(terms: Terms, others: Arrays, x: Array, i: int, n: int, shift: Vector, sums: Sums) -> Sums:
+def add_1(terms: Terms, others: Arrays, x: Array, i: int, n: int, centre: Centre, sums: Sums) -> Sums:
     """Add one vector's a and a*b to their sums."""
-    return add_term(terms(others, x, i, n, 0, shift), sums, x)
+    return add_term(terms(others, x, i, n, 0, centre), sums, x)
 
 
 @loop
 def add_term(term: Term, sums: Sums, x: Array) -> Sums:
     sum_a, sum_ab, excess_a, excess_ab = sums
-    sum_a, excess_a = accumulate(sum_a, excess_a, term[0], splat(0.0) - term[1], x)
+    sum_a, excess_a = accumulate(sum_a, excess_a, double(term[0]), splat(0.0) - double(term[1]), x)
     sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, term, x)
     return sum_a, sum_ab, excess_a, excess_ab
 
 
 @loop
 def add_4(
-    terms: Terms, others: Arrays, x: Array, i: int, step: int, ahead: int, n: int, shift: Vector, sums: Sums
+    terms: Terms, others: Arrays, x: Array, i: int, step: int, ahead: int, n: int, centre: Centre, sums: Sums
 ) -> Sums:
     """Add a and a*b of 4 vectors that start `step` apart to their sums, and fetch those that are `ahead`.
 
@@ -148,16 +156,16 @@ def add_4(
     go one by one, because the roundings of a tree are too many where one element outweighs the others.
     """
     sum_a, sum_ab, excess_a, excess_ab = sums
-    t0 = terms(others, x, i, n, ahead, shift)
-    t1 = terms(others, x, i + step, n, ahead, shift)
-    t2 = terms(others, x, i + 2 * step, n, ahead, shift)
-    t3 = terms(others, x, i + 3 * step, n, ahead, shift)
+    t0 = terms(others, x, i, n, ahead, centre)
+    t1 = terms(others, x, i + step, n, ahead, centre)
+    t2 = terms(others, x, i + 2 * step, n, ahead, centre)
+    t3 = terms(others, x, i + 3 * step, n, ahead, centre)
     a = (t0[0] + t1[0]) + (t2[0] + t3[0])
     if not is_double(x):
         products = fma(t0[0], t0[2], fma(t1[0], t1[2], fma(t2[0], t2[2], t3[0] * t3[2])))
-        return sum_a + a, sum_ab + products, excess_a, excess_ab
-    low = (t0[1] + t1[1]) + (t2[1] + t3[1])
-    sum_a, excess_a = accumulate(sum_a, excess_a, a, splat(0.0) - low, x)
+        return sum_a + double(a), sum_ab + double(products), excess_a, excess_ab
+    low = double((t0[1] + t1[1]) + (t2[1] + t3[1]))
+    sum_a, excess_a = accumulate(sum_a, excess_a, double(a), splat(0.0) - low, x)
     for term in (t0, t1, t2, t3):
         sum_ab, excess_ab = _accumulate_product(sum_ab, excess_ab, term, x)
     return sum_a, sum_ab, excess_a, excess_ab

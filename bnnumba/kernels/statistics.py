@@ -4,18 +4,20 @@ import numpy as np
 
 from bnnumba._jit import helper
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.formulas import accumulate, get_sums, put_sums, reciprocal_std
+from bnnumba.kernels.formulas import accumulate, get_sums, power_of_two, put_row, put_sums, reciprocal_std
 from bnnumba.kernels.grid import Grid, chunk_count
 from bnnumba.kernels.simd import (
     LANES,
     any_lane,
     choose,
+    double,
     element,
     equal,
     fma,
     is_double,
     less,
     load,
+    narrow,
     new_values,
     splat,
     store,
@@ -37,7 +39,14 @@ def new_features(x: Array) -> tuple[Array, Array]:
 
 @helper
 def new_shift(grid: Grid) -> Array:
-    return np.empty(grid.feature * column_repeats(grid))
+    """Make room for the shift of every column; the second row is not read."""
+    return np.empty((2, grid.feature * column_repeats(grid)))
+
+
+@helper
+def new_centres(grid: Grid, x: Array) -> Array:
+    """Make room for mean_hi and power of every column."""
+    return new_values((2, grid.feature * column_repeats(grid)), x)
 
 
 @helper
@@ -80,9 +89,20 @@ def to_columns(row: Array, grid: Grid, first: int, last: int) -> None:
 @helper
 def shift_by(values: Array, grid: Grid, first: int, last: int, shift: Array) -> None:
     """Make the values of the features first..last the shift of all their columns."""
+    row = shift[0]
     for f in range(first, last):
-        shift[f] = values[f]
-    to_columns(shift, grid, first, last)
+        row[f] = values[f]
+    to_columns(row, grid, first, last)
+
+
+@helper
+def centre_by(mean: Array, var: Array, epsilon: float, grid: Grid, first: int, last: int, centres: Array) -> None:
+    """Make mean_hi, and the power of two of rstd, the centres of all columns of the features first..last."""
+    for f in range(first, last, LANES):
+        n = min(LANES, last - f)
+        put_row(centres, 0, f, n, load(mean, f, n))
+        put_row(centres, 1, f, n, power_of_two(reciprocal_std(load(var, f, n), epsilon), centres))
+    coefficients_to_columns(centres, grid, first, last)
 
 
 @helper
@@ -185,12 +205,23 @@ def finish_moments(
 
 @helper
 def finish_gradients(
-    x: Array, first: int, last: int, partial: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
+    x: Array,
+    first: int,
+    last: int,
+    partial: Array,
+    mean: Array,
+    var: Array,
+    epsilon: float,
+    dgamma: Array,
+    dbeta: Array,
 ) -> None:
-    """Turn the sums of dy and dy*(x - mean) into dbeta and dgamma."""
+    """Turn the sums of dy and dy*(x - mean_hi)*power into dbeta and dgamma."""
     merge(partial, x, first, last)
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
         sum_dy, sum_product, excess_dy, excess_product = get_sums(partial[0], f, n, x)
-        store(dbeta, f, n, sum_dy - excess_dy)
-        store(dgamma, f, n, (sum_product - excess_product) * reciprocal_std(load(var, f, n), epsilon))
+        total: Vector = sum_dy - excess_dy
+        rstd, means = reciprocal_std(load(var, f, n), epsilon), load(mean, f, n)
+        power, mean_lo = power_of_two(rstd, x), means - double(narrow(means, x))
+        store(dbeta, f, n, total)
+        store(dgamma, f, n, ((sum_product - excess_product) - mean_lo * power * total) * (rstd / power))

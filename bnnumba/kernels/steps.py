@@ -22,9 +22,11 @@ from bnnumba.kernels.parts import Work, adding, fill_region
 from bnnumba.kernels.plan import group_region, group_share, plan_of
 from bnnumba.kernels.simd import fence
 from bnnumba.kernels.statistics import (
+    centre_by,
     coefficients_to_columns,
     finish_gradients,
     finish_moments,
+    new_centres,
     new_coefficients,
     new_partial,
     new_shift,
@@ -62,7 +64,7 @@ def sum_moments(
     whose mean is the shift.
     """
     near = np.empty(x.shape[1])
-    sample_means(x, positions, first, last, near, shift)
+    sample_means(x, positions, first, last, near, rest)
     for _ in range(2):
         shift_by(near, grid, first, last, shift)
         each(add, threads, (others, x, first, last, shift, partial))
@@ -143,9 +145,9 @@ def differentiating_groups(add_up: Callable[..., Arrays], values: Values) -> Wor
         while group < end:
             region = group_region(grid, plan, group)
             first, last = region.first, region.last
-            shift_by(mean, grid, first, last, shift)
+            centre_by(mean, var, epsilon, grid, first, last, shift)
             beside_x = add_up(others, x, first, last, shift, partial, coefficients, results)
-            finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
+            finish_gradients(x, first, last, partial, mean, var, epsilon, dgamma, dbeta)
             gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
             coefficients_to_columns(coefficients, grid, first, last)
             fill_region(values, beside_x, x, grid, region, coefficients, past_cache, results[0])
@@ -279,10 +281,10 @@ def fill_gradient_sums(
         dgamma[:], dbeta[:] = 0.0, 0.0
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    shift, partial = new_shift(grid), new_partial(grid, x)
-    shift_by(mean, grid, first, last, shift)
+    shift, partial = new_centres(grid, x), new_partial(grid, x)
+    centre_by(mean, var, epsilon, grid, first, last, shift)
     each(add, threads, (others, x, first, last, shift, partial))
-    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
+    finish_gradients(x, first, last, partial, mean, var, epsilon, dgamma, dbeta)
 
 
 @inlined
@@ -326,7 +328,7 @@ def fill_in_groups(
 ) -> None:
     """Fill the results group by group: where the plan has whole features."""
     grid = make_grid(x.shape)
-    room = new_shift(grid), new_partial(grid, x), new_coefficients(grid, x)
+    room = new_centres(grid, x), new_partial(grid, x), new_coefficients(grid, x)
     past_cache = goes_past_cache(results[0], x, *others)
     given = others, x, mean, var, gamma, epsilon, past_cache
     each(differentiate_groups, threads, (*given, *room, dgamma, dbeta, results))
@@ -394,8 +396,8 @@ def fill_in_one_sweep(
         dgamma[:], dbeta[:] = 0.0, 0.0
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    shift, partial = new_shift(grid), new_partial(grid, x)
-    shift_by(mean, grid, first, last, shift)
+    shift, partial = new_centres(grid, x), new_partial(grid, x)
+    centre_by(mean, var, epsilon, grid, first, last, shift)
     past_cache = goes_past_cache(out, x, *others)
     each(add_and_fill, threads, (others, x, first, last, shift, coefficients, past_cache, partial, out))
-    finish_gradients(x, first, last, partial, var, epsilon, dgamma, dbeta)
+    finish_gradients(x, first, last, partial, mean, var, epsilon, dgamma, dbeta)

@@ -46,7 +46,7 @@ def _add_runs(weights: Array, x: Array, grid: Grid, region: Region, shift: Array
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
             j = place + (f - region.first) * LANES
-            k, total = splat(shift[f]), get_sums(sums, j, LANES, x)
+            k, total = splat(shift[0, f]), get_sums(sums, j, LANES, x)
             run = (o * grid.feature + f) * grid.inner
             for c in range(region.column, region.column_end, LANES):
                 n = min(LANES, region.column_end - c)
