@@ -64,7 +64,10 @@ def weighted_term(weight: Vector, x: Array, i: int, n: int, shift: Vector) -> Te
 
 @loop
 def gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
-    """Make dy and (x - mean_hi)*power: sums of dy and of their product. Their roundings are within the promise."""
+    """Make dy and (x - mean_hi)*power in the data's dtype: sums of dy and of their product.
+
+    Of float32 data, 4 of each are added up before they become float64: within the promise, and twice as fast in cache.
+    """
     dy = others[0]
     prefetch(dy, i + ahead)
     prefetch(x, i + ahead)
