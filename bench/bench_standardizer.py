@@ -23,7 +23,7 @@ STEPS = {
 
 def right(step: str, x: np.ndarray) -> np.ndarray:
     wide = x.astype(np.float64)
-    mean, std = wide.mean(axis=0), wide.std(axis=0)
+    mean, std = np.nanmean(wide, axis=0), np.nanstd(wide, axis=0)
     return {"fit": mean, "transform": (wide - mean) / std, "inverse transform": wide * std + mean}[step]
 
 
@@ -33,12 +33,10 @@ def right(step: str, x: np.ndarray) -> np.ndarray:
 def test_standardizer(benchmark: Callable, step: str, missing: bool, name: str, measurements: list[Measured]) -> None:
     rng = np.random.default_rng(0)
     x = rng.standard_normal(SMALL if benchmark.disabled else SHAPE, np.float32) * 3 + 5
-    expected = right(step, x)
-    if missing:  # a row that is not there changes nothing
-        x = np.concatenate([x, np.full_like(x[:1], np.nan)])
-        expected = expected if step == "fit" else np.concatenate([expected, x[-1:]])
+    if missing:
+        x[rng.random(x.shape, np.float32) < 0.1] = np.nan
     estimator = ESTIMATORS[name]().fit(x)
-    np.testing.assert_allclose(STEPS[step](estimator, x), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(STEPS[step](estimator, x), right(step, x), rtol=0, atol=1e-5)
 
     benchmark.name, benchmark.group = name, f"{step} {x.shape}, {'with NaN' if missing else 'complete'}"
     benchmark(STEPS[step], estimator, x)

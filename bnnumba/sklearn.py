@@ -44,7 +44,8 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Notes
     -----
     X is an array of float64, float32 or float16, at least 2-D, or what scikit-learn's `check_array` makes one of;
-    results have its dtype. Infinity is a ValueError. Batches are merged as by `merge_moments`: however data is split,
+    results have its dtype. Infinity is a ValueError; differences that overflow give NaN. Names of features, and
+    `set_output`, are for those of a table's columns. Batches are merged as by `merge_moments`: however data is split,
     the result is that of one pass.
     """
 

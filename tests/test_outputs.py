@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import bnnumba
+from bnnumba.kernels.plan import BLOCK
 from tests.problems import LAYOUTS, problem, same_bits
 
 SHAPES = pytest.mark.parametrize("shape", [(6, 4, 5), (40, 4, 300)], ids=str)
@@ -79,6 +80,25 @@ def test_out_is_an_input(shape, layout):
             assert (out == expected.dx).all()
             assert same_bits(gradients.dgamma, expected.dgamma)
             assert same_bits(gradients.dbeta, expected.dbeta)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("beyond", [1, 6, 20])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_frozen_dx_in_place_of_dy_in_rows_that_end_just_behind_a_block(activation, beyond, dtype):
+    """Then what is left of a row is less than a cache line, wherever that begins."""
+    p = problem((9, BLOCK + beyond), dtype=dtype)
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, activation=activation)
+    given = p.x, *moments[:2], p.gamma
+    options = {"frozen": True, "activation": activation, "y": y}
+    expected = bnnumba.batch_norm_backward(p.dy, *given, **options)
+    memory = np.empty(p.dy.size + 32, dtype)
+    for start in range(0, 32, 5):
+        dy = memory[start : start + p.dy.size].reshape(p.dy.shape)
+        dy[...] = p.dy
+        found = bnnumba.batch_norm_backward(dy, *given, **options, out=dy)
+        assert same_bits(dy, expected.dx)
+        assert same_bits(found.dgamma, expected.dgamma)
 
 
 def test_out_is_dy_of_another_memory_order_than_x():

@@ -59,7 +59,10 @@ class _Integers:
         return b.bitcast(b.shl(b.zext(stored, self.wide), self.constant(16)), self.floats)
 
     def float_to_bfloat16(self, values: Any) -> Any:
-        """Round by integer arithmetic, but not NaNs: arithmetic made them quiet, by a bit of the half that is kept."""
+        """Round by integer arithmetic, but not NaNs: the half that is kept says so.
+
+        They come from a half themselves, or arithmetic made them quiet, by a bit of that half.
+        """
         b = self.builder
         bits = b.bitcast(values, self.wide)
         odd = b.and_(b.lshr(bits, self.constant(16)), self.constant(1))

@@ -128,7 +128,7 @@ def adding_and_filling(terms: Terms, values: Values) -> Work:
             chunk, region = task_region(grid, plan, first, last, task)
             sums, offset = _start(x, grid, region, partial[chunk])
             ahead, shape = by_run.read_ahead(grid, region), block_shape(grid, region)
-            blocks, reached = block_count(region, shape), signed(-1)
+            blocks, reached, filled = block_count(region, shape), signed(-1), signed(-1)
             for block in range(blocks):
                 part = block_region(region, shape, block)
                 place = offset + (part.first - region.first) * _sum_columns(grid)
@@ -139,10 +139,10 @@ def adding_and_filling(terms: Terms, values: Values) -> Work:
                     follower = signed(-1)
                     if span + 1 == spans and block + 1 < blocks:
                         follower = span_bounds(grid, block_region(region, shape, block + 1), signed(0), x.size)[0]
-                    begin = line_start(out, i) if i == reached else i
-                    stop = line_start(out, end) if end == follower else end  # a line that goes on is left for later
+                    begin = filled if i == reached else i
+                    stop = max(begin, line_start(out, end)) if end == follower else end  # a line that goes on waits
                     _sweep(values, beside_dy, dy, grid, begin, stop, signed(0), coefficients, past_cache, out)
-                    reached = end
+                    reached, filled = end, stop
             _finish(x, grid, region, sums, partial[chunk])
         fence()
 

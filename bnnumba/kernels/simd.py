@@ -4,8 +4,8 @@ A vector has the same LANES on every machine, and LLVM only splits it into the r
 sums are added in one order, and its bits depend neither on the vector width nor on what the optimizer makes of a loop.
 
     load(a, i, n)       a[i : i + n] in the first n lanes, 0 in the others; n >= LANES loads a whole vector
-    element(a, i)       a[i] as float64
     load_double(a, i, n) the same, as float64
+    element(a, i)       a[i] as float64
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
     stream(a, i, v)     store(a, i, LANES, v) past the cache, to whole lines or parts of one; complete after fence()
     to_stream(a, i)     how many elements, less than LANES, from a[i] to one that stream takes
