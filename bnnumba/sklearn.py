@@ -84,8 +84,9 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         x = self._named(X, first) if first else self._fitting(X)
         count, spread = _statistics(x, self.feature_axis)
         if not first:
-            spread = pooled(self._count, self._spread, np.where(self._count + count == 0, 1, count), spread)
-            count = self._count + count
+            total = self._count + count
+            spread = pooled(self._count, self._spread, np.where(total == 0, 1, count), spread)
+            count = total
         self._count, self._spread = count, spread
         self.mean_, self.var_ = (np.where(count == 0, np.nan, each.high) for each in spread)
         self.scale_ = np.where(self._constant(), 1.0, np.sqrt(self.var_))
@@ -129,18 +130,19 @@ def _statistics(x: Array, feature_axis: int | tuple[int, ...]) -> tuple[Any, Spr
         return np.full(found.mean.shape, found.count), found.spread
     # Values in the place of the missing ones change the moments as merging does, and that is taken back: first zeros,
     # which give the mean; then that mean, where the variance loses no digits, and equal values stay equal.
-    kept = axes.feature_axes(feature_axis, x.ndim, "feature_axis")
+    kept = axes.canonical_view(x, feature_axis).feature_axes
     reduced = tuple(axis for axis in range(x.ndim) if axis not in kept)
     missing, filled = np.isnan(x), x.copy()
     lacking = missing.sum(reduced)
-    count, some = found.count - lacking, np.maximum(found.count - lacking, 1)
+    count = found.count - lacking
+    growth = quotient(found.count, np.maximum(count, 1))
     value = np.zeros(lacking.shape, x.dtype)
     for _ in range(2):
         np.copyto(filled, np.expand_dims(value, reduced), where=missing)
         spread, there = moments(filled, feature_axis).spread, Pair(value.astype(np.float64), np.zeros(value.shape))
-        distance = (spread.mean - there) * quotient(found.count, some)
+        distance = (spread.mean - there) * growth
         mean = there + distance
         value = mean.high.astype(x.dtype)
-    var = spread.var * quotient(found.count, some) - distance * distance * quotient(lacking, found.count)
+    var = spread.var * growth - distance * distance * quotient(lacking, found.count)
     negative = var.high < 0  # by rounding
     return count, Spread(mean, Pair(*(np.where(negative, 0, each) for each in var)))
