@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Real
 from operator import index
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 from zipfile import ZIP_STORED, ZipInfo
 
 import numpy as np
@@ -483,6 +483,25 @@ def left_out(**arguments: tuple[object, object]) -> None:
     for name, (value, default) in arguments.items():
         if value != default:
             raise ValueError(f"{name} must be left out with a module, which has its own, got {value!r}")
+
+
+def tensor(name: str, value: Any, dtypes: Collection[object]) -> None:
+    """A tensor of PyTorch that NumPy can share, of one of these dtypes."""
+    if value.device.type != "cpu":
+        raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
+    if value.dtype not in dtypes:
+        raise TypeError(f"{name} must be {', '.join(map(str, dtypes))}, got {value.dtype}")
+
+
+def values_per_channel(count: int, shape: Collection[int]) -> None:
+    """Refuse to train on one value per channel, as PyTorch does, in its words."""
+    if count == 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
+
+
+def no_third_derivative() -> NoReturn:
+    """Refuse to differentiate second derivatives."""
+    raise NotImplementedError("batch normalization has no third derivatives here")
 
 
 def initialized(module: Any) -> None:

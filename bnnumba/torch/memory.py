@@ -1,0 +1,51 @@
+"""Tensors and arrays on the same memory."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bnnumba._types import Array
+
+
+def array_of(tensor: Tensor | None) -> Any:
+    """The array on a tensor's memory; None of None."""
+    if tensor is None:
+        return None
+    tensor = tensor.detach()
+    if tensor.dtype is not torch.bfloat16:
+        return tensor.numpy()
+    return tensor.view(torch.int16).numpy().view(_bfloat16())
+
+
+def features_of(tensor: Tensor | None) -> Any:
+    """Parameters or statistics as an array, on the same memory if their precision is not half; None of None."""
+    if tensor is None:
+        return None
+    return (tensor.detach() if tensor.element_size() > 2 else tensor.detach().float()).numpy()
+
+
+def tensor_of(array: Array) -> Tensor:
+    """The tensor on an array's memory."""
+    if array.dtype.name != "bfloat16":
+        return torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+
+
+def new(x: Tensor, needed: bool) -> Tensor:
+    """A new tensor like x, or an empty one."""
+    return torch.empty_like(x) if needed else x.new_empty(0)
+
+
+def new_features(x: Tensor) -> Tensor:
+    """A new tensor of axis 1's size, float64."""
+    return x.new_empty(x.shape[1], dtype=torch.float64)
+
+
+def _bfloat16() -> Any:
+    try:
+        from ml_dtypes import bfloat16  # noqa: PLC0415  # an extra
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("tensors of bfloat16 need ml_dtypes: pip install 'bnnumba[half]'") from error
+    return bfloat16

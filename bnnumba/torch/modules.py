@@ -1,0 +1,78 @@
+"""BatchNorm1d, BatchNorm2d and BatchNorm3d of PyTorch, computed here."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from bnnumba import checks
+from bnnumba.torch.operations import batch_norm, move
+
+DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+
+
+class Layer(_BatchNorm):
+    """What BatchNorm1d, BatchNorm2d and BatchNorm3d share.
+
+        y = act(weight * (x - mean)/sqrt(var + eps) + bias + residual)    act(v) = v, or max(v, 0)
+        training: mean and var are the batch's, and
+                  running = (1 - momentum)*running + momentum*batch, with var times n/(n - 1)
+                  momentum None: the average over all batches, momentum = 1/num_batches_tracked
+        otherwise: mean and var are running_mean and running_var
+
+    Constructor, attributes, state dict and errors are PyTorch's, but for the following.
+
+    Parameters
+    ----------
+    num_features, eps, momentum, affine, track_running_stats, device, dtype
+        As PyTorch's module of the same name takes them.
+    activation : None or "relu", by keyword only
+    """
+
+    def __init__(self, *arguments: Any, activation: str | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.activation = "relu" if checks.activation(activation) else None
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:  # noqa: A002  # PyTorch's name
+        """Return y, of input's shape, dtype and memory format.
+
+        Parameters
+        ----------
+        input : tensor on the CPU, float32, float64, bfloat16 (which needs ml_dtypes, the extra `half`) or float16
+        residual : tensor of input's shape and dtype, or None for 0
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is not as above, or in training there is but one value per channel.
+        """
+        self._check_input_dim(input)
+        checks.tensor("input", input, DTYPES)
+        mean, var = self.running_mean, self.running_var  # once: a module's attributes cost a microsecond each
+        by_batch, tracked = self.training or mean is None, self.training and self.track_running_stats
+        count = input.numel() // max(input.shape[1], 1)
+        if by_batch:
+            checks.values_per_channel(count, input.shape)
+        given, relu = (None, None) if by_batch else (mean, var), self.activation is not None
+        y, *batch = batch_norm(input, residual, self.weight, self.bias, *given, self.eps, relu)
+        if tracked and mean is not None:
+            move(mean, var, self.num_batches_tracked, *batch, count, self.momentum)
+        return y
+
+    def extra_repr(self) -> str:
+        """PyTorch's, and the activation, if there is one."""
+        activation = f", activation={self.activation!r}" if self.activation else ""
+        return f"{super().extra_repr()}{activation}"
+
+
+class BatchNorm1d(Layer, nn.BatchNorm1d):
+    """A `Layer` for (batch, channels) or (batch, channels, length)."""
+
+
+class BatchNorm2d(Layer, nn.BatchNorm2d):
+    """A `Layer` for (batch, channels, height, width)."""
+
+
+class BatchNorm3d(Layer, nn.BatchNorm3d):
+    """A `Layer` for (batch, channels, depth, height, width)."""

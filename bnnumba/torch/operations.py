@@ -1,0 +1,191 @@
+"""Batch normalization as operations of PyTorch, on the memory that tensors and arrays share; `functional` computes.
+
+Axis 1 has the features. Statistics and the gradients of gamma and beta are float64: autograd brings gradients into
+their parameters' dtype.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bnnumba import checks, functional, second
+from bnnumba.pooling import Moments
+from bnnumba.torch.memory import array_of, features_of, new, new_features, tensor_of
+from bnnumba.torch.registry import Operation
+
+
+def _batch_norm(
+    x: Tensor,
+    residual: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    epsilon: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return y, and the mean and variance that made it: those given, or where these are None the batch's own."""
+    y = torch.empty_like(x)
+    parameters = features_of(gamma), features_of(beta)
+    behind = {"activation": "relu" if relu else None, "residual": array_of(residual)}
+    if mean is None or var is None:
+        batch = functional.batch_norm(array_of(x), *parameters, 1, epsilon=epsilon, out=array_of(y), **behind)[1]
+        return y, torch.from_numpy(batch.mean), torch.from_numpy(batch.var)
+    mean, var = mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)
+    given = features_of(mean), features_of(var), *parameters
+    functional.normalize(array_of(x), *given, 1, epsilon=epsilon, out=array_of(y), **behind)
+    return y, mean, var
+
+
+def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), new_features(x), new_features(x)
+
+
+def _save(ctx: Any, inputs: Any, output: Any) -> None:
+    x, residual, gamma, _, given_mean, _, ctx.epsilon, relu = inputs
+    y, mean, var = output
+    ctx.mark_non_differentiable(mean, var)
+    ctx.set_materialize_grads(False)
+    ctx.frozen, ctx.masks = given_mean is not None, relu and residual is not None
+    ctx.save_for_backward(x, y if relu else None, mean, var, gamma)
+
+
+def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    """The gradients of x, residual, gamma and beta."""
+    if dy is None:
+        return (None,) * 8
+    x, y, mean, var, gamma = ctx.saved_tensors
+    needs_dx, needs_dresidual, needs_dgamma, needs_dbeta, *_ = ctx.needs_input_grad
+    dx, dgamma, dbeta, dresidual = batch_norm_backward(
+        dy, x, y, mean, var, gamma, ctx.epsilon, ctx.frozen, needs_dx, needs_dresidual and ctx.masks
+    )
+    return (
+        dx if needs_dx else None,
+        (dresidual if ctx.masks else dy) if needs_dresidual else None,
+        dgamma if needs_dgamma else None,
+        dbeta if needs_dbeta else None,
+        *(None,) * 4,
+    )
+
+
+def _batch_norm_backward(
+    dy: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+    gamma: Tensor | None,
+    epsilon: float,
+    frozen: bool,
+    needs_dx: bool,
+    needs_dresidual: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return dx, dgamma, dbeta and dresidual; empty, where not needed. y is what a ReLU gave, or None without one."""
+    dx, dresidual = new(x, needs_dx), new(x, needs_dresidual)
+    gradients = functional.batch_norm_backward(
+        *(array_of(dy), array_of(x), features_of(mean), features_of(var), features_of(gamma), 1),
+        epsilon=epsilon,
+        frozen=frozen,
+        needs_dx=needs_dx,
+        y=array_of(y),
+        activation=None if y is None else "relu",
+        residual=needs_dresidual,
+        out=array_of(dx) if needs_dx else None,
+    )
+    if gradients.dresidual is not None:
+        given = tensor_of(gradients.dresidual)
+        dresidual = given if given.stride() == dresidual.stride() else dresidual.copy_(given)
+    return dx, torch.from_numpy(gradients.dgamma), torch.from_numpy(gradients.dbeta), dresidual
+
+
+def _batch_norm_backward_shapes(dy: Tensor, x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    needs_dx, needs_dresidual = others[-2:]
+    return new(x, needs_dx), new_features(x), new_features(x), new(x, needs_dresidual)
+
+
+def _save_again(ctx: Any, inputs: Any, output: Any) -> None:
+    *tensors, ctx.epsilon, ctx.frozen, _, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors)
+
+
+def _differentiate_again(
+    ctx: Any, ddx: Tensor | None, ddgamma: Tensor | None, ddbeta: Tensor | None, ddresidual: Tensor | None
+) -> tuple[Any, ...]:
+    """The gradients of dy, x and gamma. What a ReLU lets pass is held constant, as in all of PyTorch."""
+    dy, x, y, mean, var, gamma = ctx.saved_tensors
+    ddy, dx, dgamma = batch_norm_double_backward(
+        ddx, ddgamma, ddbeta, _passed(dy, y), x, mean, var, gamma, ctx.epsilon, ctx.frozen
+    )
+    if ddresidual is not None:
+        ddy = ddy + ddresidual
+    return _passed(ddy, y), dx, None, None, None, None if gamma is None else dgamma, *(None,) * 4
+
+
+def _passed(dy: Tensor, y: Tensor | None) -> Tensor:
+    """What a ReLU that gave y lets pass of dy; there is none where y is None."""
+    return dy if y is None else torch.where(y <= 0, 0, dy)
+
+
+def _batch_norm_double_backward(
+    ddx: Tensor | None,
+    ddgamma: Tensor | None,
+    ddbeta: Tensor | None,
+    dy: Tensor,
+    x: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    gamma: Tensor | None,
+    epsilon: float,
+    frozen: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ddy, dx and dgamma, of which there are no derivatives."""
+    ddy, dx, dgamma = second.batch_norm_double_backward(
+        *(array_of(ddx), features_of(ddgamma), features_of(ddbeta), array_of(dy), array_of(x)),
+        *(features_of(mean), features_of(var), features_of(gamma), 1),
+        epsilon=epsilon,
+        frozen=frozen,
+    )
+    return torch.empty_like(x).copy_(tensor_of(ddy)), torch.empty_like(x).copy_(tensor_of(dx)), torch.from_numpy(dgamma)
+
+
+def _double_backward_shapes(ddx: Any, ddgamma: Any, ddbeta: Any, dy: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return torch.empty_like(x), torch.empty_like(x), new_features(x)
+
+
+def _refuse(ctx: Any, *_: Any) -> None:
+    checks.no_third_derivative()
+
+
+def _move(
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    count: int,
+    momentum: float | None,
+) -> None:
+    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches."""
+    half = running_mean.element_size() == 2
+    wide = [each.float() if half else each for each in (running_mean, running_var)]
+    shape, names = tuple(mean.shape), ("running_mean", "running_var")
+    arrays = [checks.moving(name, each.numpy(), shape) for name, each in zip(names, wide, strict=True)]
+    batches.add_(1)
+    share = 1 / int(batches) if momentum is None else momentum
+    moments = Moments(mean.numpy(), var.numpy(), count)
+    functional.move(arrays[0], arrays[1], moments, 1 - share, 1, False)
+    if half:
+        running_mean.copy_(wide[0])
+        running_var.copy_(wide[1])
+
+
+batch_norm_double_backward = Operation(
+    "batch_norm_double_backward", _batch_norm_double_backward, _double_backward_shapes, lambda *_: None, _refuse
+)
+batch_norm_backward = Operation(
+    "batch_norm_backward", _batch_norm_backward, _batch_norm_backward_shapes, _save_again, _differentiate_again
+)
+batch_norm = Operation("batch_norm", _batch_norm, _batch_norm_shapes, _save, _differentiate)
+move = Operation("move", _move, lambda *_: None, changes=("running_mean", "running_var", "batches"))

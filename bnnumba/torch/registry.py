@@ -1,0 +1,71 @@
+"""How operations are made known to PyTorch: to autograd by themselves, to torch.compile by name."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+Function = Callable[..., Any]
+
+PLAIN = Tensor, torch.nn.Parameter
+
+
+class Operation:
+    """A function of tensors with its derivative, which torch.compile takes into its graph as one node.
+
+    Parameters
+    ----------
+    name : str
+        Behind "bnnumba::".
+    compute : function
+    shapes : function
+        The same on tensors that have no data.
+    save, differentiate : functions, or None where there is no derivative
+        As `torch.library.register_autograd` describes them.
+    changes : tuple of str
+        The arguments that it changes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        compute: Function,
+        shapes: Function,
+        save: Function | None = None,
+        differentiate: Function | None = None,
+        changes: tuple[str, ...] = (),
+    ) -> None:
+        self._compute = self._differentiable = compute
+        self._registered = custom_op(f"bnnumba::{name}", compute, mutates_args=changes, device_types="cpu")
+        self._registered.register_fake(shapes)
+        if save is not None and differentiate is not None:
+            self._registered.register_autograd(differentiate, setup_context=save)
+            self._differentiable = _function(compute, save, differentiate).apply
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Compute; with plain tensors past PyTorch's dispatcher, which costs more than all else of a small call."""
+        if torch.compiler.is_compiling() or not all(map(_plain, arguments)):
+            return self._registered(*arguments)
+        return (self._differentiable if torch.is_grad_enabled() else self._compute)(*arguments)
+
+
+def _plain(argument: Any) -> bool:
+    """Whether an argument has its data here: of a tensor's subclasses, tracers are, that have none."""
+    return type(argument) in PLAIN or not isinstance(argument, Tensor)
+
+
+def _function(compute: Function, save: Function, differentiate: Function) -> Any:
+    class Function(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *arguments: Any) -> Any:
+            output = compute(*arguments)
+            save(ctx, arguments, output)
+            return output
+
+        @staticmethod
+        def backward(ctx: Any, *gradients: Any) -> Any:
+            return differentiate(ctx, *gradients)
+
+    return Function

@@ -1,0 +1,391 @@
+"""The layers of `bnnumba.torch` beside PyTorch's, in all that these do."""
+
+import copy
+import io
+import pickle
+
+import pytest
+
+torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
+
+from torch import nn  # noqa: E402
+from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
+
+from bnnumba import torch as ours  # noqa: E402
+from bnnumba.torch import memory, operations  # noqa: E402
+
+FIRST, LAST, LAST_3D = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
+CASES = {  # the layer, the input's shape, options: PyTorch's own tests have these
+    "1d": ("BatchNorm1d", (4, 10), {}),
+    "1d with lengths": ("BatchNorm1d", (4, 5, 3), {}),
+    "1d average": ("BatchNorm1d", (4, 10), {"eps": 1e-3, "momentum": None}),
+    "1d empty": ("BatchNorm1d", (0, 5, 9), {"affine": False}),
+    "2d": ("BatchNorm2d", (2, 3, 6, 6), {}),
+    "2d average": ("BatchNorm2d", (2, 3, 6, 6), {"momentum": None}),
+    "2d momentum 0": ("BatchNorm2d", (2, 3, 6, 6), {"momentum": 0.0}),
+    "2d momentum 1": ("BatchNorm2d", (2, 3, 6, 6), {"momentum": 1.0}),
+    "2d without weights": ("BatchNorm2d", (2, 3, 6, 6), {"affine": False, "momentum": 0.8}),
+    "2d without statistics": ("BatchNorm2d", (2, 3, 6, 6), {"track_running_stats": False}),
+    "2d empty": ("BatchNorm2d", (0, 5, 2, 2), {}),
+    "2d empty images": ("BatchNorm2d", (3, 5, 0, 2), {}),
+    "2d one of each": ("BatchNorm2d", (1, 1, 1, 2), {}),
+    "3d": ("BatchNorm3d", (2, 3, 4, 4, 4), {"momentum": 0.7}),
+}
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+NEAR = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 2e-3}  # of sums of 72 values
+
+
+def both(kind, features, dtype=torch.float32, **options):
+    """PyTorch's layer and ours, with the same weights."""
+    theirs = getattr(nn, kind)(features, dtype=dtype, **options)
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.copy_(torch.linspace(-1, 2, features))
+    layer = getattr(ours, kind)(features, dtype=dtype, **options)
+    layer.load_state_dict(theirs.state_dict())
+    return theirs, layer
+
+
+def data(shape, dtype=torch.float32, memory_format=FIRST, seed=0):
+    """Some data, and a gradient; with means that are not 0, and multiples of 1/8, so that half precision has them."""
+    generator = torch.Generator().manual_seed(seed)
+    x, dy = (torch.randint(-16, 24, shape, generator=generator) / 8 for _ in range(2))
+    return [each.to(dtype).to(memory_format=memory_format) for each in (x, dy)]
+
+
+def near(a, b):
+    """Whether two tensors differ by roundings only, beside the largest of their values; integers may not."""
+    largest = max(1.0, abs(b).max().item()) if b.numel() else 1.0
+    torch.testing.assert_close(a, b, rtol=0, atol=NEAR.get(a.dtype, 0) * largest)
+
+
+def step(layer, x, dy):
+    """y, and the gradients of x and of the weights."""
+    x = x.clone().requires_grad_()
+    y = layer(x)
+    return [y.detach(), *torch.autograd.grad(y, [x, *layer.parameters()], dy)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_training_and_inference(case, dtype):
+    kind, shape, options = CASES[case]
+    theirs, layer = both(kind, shape[1], dtype, **options)
+    formats = {4: (FIRST, LAST), 5: (FIRST, LAST_3D)}.get(len(shape), (FIRST,))
+    for seed in range(4):
+        memory_format = formats[seed % len(formats)]
+        x, dy = data(shape, dtype, memory_format, seed)
+        for training in (True, False):
+            results = [step(each.train(training), x, dy) for each in (theirs, layer)]
+            for a, b in zip(*results, strict=True):
+                near(b, a)
+            assert results[1][0].is_contiguous(memory_format=memory_format)
+            assert results[1][1].is_contiguous(memory_format=memory_format)
+        assert list(layer.state_dict()) == list(theirs.state_dict())
+        for name, buffer in theirs.named_buffers():
+            near(getattr(layer, name), buffer)
+
+
+def test_statistics_keep_what_their_dtype_keeps():
+    """Half precision's running statistics, as of a model that is half altogether, are moved in more digits."""
+    theirs, layer = both("BatchNorm2d", 3, torch.bfloat16)
+    for seed in range(5):
+        x, _ = data((2, 3, 6, 6), torch.bfloat16, seed=seed)
+        theirs(x)
+        layer(x)
+    near(layer.running_var, theirs.running_var)
+    assert layer.running_mean.dtype is torch.bfloat16
+
+
+def test_half_precision_with_weights_in_float32():
+    """As under autocast."""
+    theirs, layer = both("BatchNorm2d", 3)
+    x, dy = data((4, 3, 5, 5), torch.bfloat16)
+    for a, b in zip(step(theirs, x, dy), step(layer, x, dy), strict=True):
+        assert a.dtype == b.dtype
+        torch.testing.assert_close(b, a, rtol=2e-2, atol=2e-2)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert nn.Sequential(nn.Conv2d(3, 3, 1), layer)(torch.randn(2, 3, 4, 4)).dtype is torch.bfloat16
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("memory_format", [FIRST, LAST], ids=["first", "last"])
+def test_relu_and_residual(memory_format, residual, training):
+    theirs, layer = both("BatchNorm2d", 3)
+    layer.activation = "relu"
+    x, dy = data((4, 3, 6, 5), memory_format=memory_format)
+    shortcut = data((4, 3, 6, 5), memory_format=memory_format, seed=1)[1]
+    results = []
+    for each in (theirs, layer):
+        each.train(training)
+        inputs = [t.clone().requires_grad_() for t in (x, shortcut)[: 1 + residual]]
+        y = each(*inputs) if each is layer else torch.relu(sum(inputs[1:], each(inputs[0])))
+        results.append([y.detach(), *torch.autograd.grad(y, [*inputs, *each.parameters()], dy)])
+    for a, b in zip(*results, strict=True):
+        near(b, a)
+        assert a.stride() == b.stride()
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("affine", [True, False], ids=["affine", ""])
+def test_first_and_second_derivatives(affine, activation, residual, training):
+    torch.manual_seed(1)
+    layer = ours.BatchNorm2d(3, affine=affine, activation=activation, dtype=torch.float64).train(training)
+    inputs = [torch.randn(2, 3, 2, 2, dtype=torch.float64, requires_grad=True) for _ in range(1 + residual)]
+    weights = {name: torch.randn(3, dtype=torch.float64, requires_grad=True) for name, _ in layer.named_parameters()}
+
+    def call(*tensors):
+        values = dict(zip(weights, tensors, strict=False))
+        return torch.func.functional_call(layer, values, tensors[len(values) :])
+
+    everything = [*weights.values(), *inputs]
+    assert gradcheck(call, everything)
+    assert gradgradcheck(call, everything)
+
+
+def test_second_derivative_of_a_part():
+    """A gradient penalty: only that of x is used, and weights are constants."""
+    layers = both("BatchNorm2d", 3, torch.float64)
+    results = []
+    for layer in layers:
+        layer.requires_grad_(False)
+        x = data((4, 3, 2, 2), torch.float64)[0].requires_grad_()
+        (dx,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+        results.append(torch.autograd.grad(dx.square().sum(), x)[0])
+    near(results[1], results[0])
+
+
+def test_only_what_is_asked_for_is_differentiated():
+    x, dy = data((4, 3, 2, 2))
+    theirs, layer = both("BatchNorm2d", 3)
+    for each in (theirs, layer):
+        each.weight.requires_grad_(False)
+        each(x).backward(dy)
+        assert each.weight.grad is None
+    near(layer.bias.grad, theirs.bias.grad)
+    assert not layer.requires_grad_(False)(x).requires_grad
+
+
+@pytest.mark.parametrize("dy", ["expanded", "channels last", "sliced"])
+def test_gradients_in_any_memory(dy):
+    theirs, layer = both("BatchNorm2d", 3)
+    x = data((4, 3, 6, 5))[0]
+    given = {
+        "expanded": torch.ones(1, 3, 1, 1).expand(4, 3, 6, 5),
+        "channels last": data((4, 3, 6, 5), memory_format=LAST)[1],
+        "sliced": data((4, 3, 6, 10))[1][..., ::2],
+    }[dy]
+    for a, b in zip(step(theirs, x, given), step(layer, x, given), strict=True):
+        near(b, a)
+
+
+def test_inputs_in_any_memory():
+    theirs, layer = both("BatchNorm2d", 3)
+    whole, dy = data((8, 3, 6, 10))[0], data((4, 3, 5, 6))[1]
+    for x in (whole[::2, :, :5, 4:], whole.transpose(2, 3)[1::2, :, :5], torch.ones(1, 3, 1, 1).expand(4, 3, 5, 6)):
+        for a, b in zip(step(theirs, x, dy), step(layer, x, dy), strict=True):
+            near(b, a)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_tensors_and_arrays_share_memory(dtype):
+    x = data((4, 3, 6, 5), dtype, LAST)[0].requires_grad_()
+    array = memory.array_of(x)
+    assert array.ctypes.data == x.data_ptr()
+    assert memory.tensor_of(array).data_ptr() == x.data_ptr()
+    assert array.strides == tuple(stride * dtype.itemsize for stride in x.stride())
+
+
+# ---- where it runs
+
+
+def test_compiled_without_a_graph_break():
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 8, 3)
+    model = nn.Sequential(convolution, ours.BatchNorm2d(8, activation="relu"), ours.BatchNorm2d(8, momentum=None))
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
+    for shape in ((4, 3, 6, 6), (4, 3, 6, 6), (5, 3, 7, 7)):
+        for training in (True, False):
+            x, results = torch.randn(shape), []
+            for each in (model, compiled):
+                y = each.train(training)(x)
+                results.append([y, *torch.autograd.grad(y.square().sum(), list(each.parameters())[1:])])
+            for a, b in zip(*results, strict=True):
+                torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
+    for a, b in zip(model.buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["", "statistics"])
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+def test_registered_operations(residual, given):
+    """PyTorch's own check of an operation: its schema, stand-in, derivative, and tracing with dynamic shapes."""
+    x, shortcut = (torch.randn(2, 3, 4, 4).to(memory_format=LAST).requires_grad_() for _ in range(2))
+    weights = [torch.randn(3, requires_grad=True) for _ in range(2)]
+    statistics = (torch.zeros(3), torch.ones(3)) if given else (None, None)
+    arguments = x, shortcut if residual else None, *weights, *statistics, 1e-5, residual
+    torch.library.opcheck(torch.ops.bnnumba.batch_norm.default, arguments)
+    running = torch.zeros(3), torch.ones(3), torch.tensor(0)
+    batch = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    torch.library.opcheck(torch.ops.bnnumba.move.default, (*running, *batch, 32, 0.1))
+
+
+def test_the_registered_operations_compute_the_same():
+    x, dy = data((4, 3, 6, 5))
+    forward = x, None, None, None, None, None, 1e-5, True
+    y, mean, var = operations.batch_norm(*forward)
+    assert all(map(torch.equal, torch.ops.bnnumba.batch_norm(*forward), (y, mean, var)))
+    backward = dy, x, y, mean, var, None, 1e-5, False, True, True
+    assert all(
+        map(torch.equal, torch.ops.bnnumba.batch_norm_backward(*backward), operations.batch_norm_backward(*backward))
+    )
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
+def test_without_gradients(context):
+    theirs, layer = both("BatchNorm2d", 3)
+    x = data((4, 3, 6, 5))[0]
+    with context():
+        near(layer(x), theirs(x))
+        near(layer.eval()(x), theirs.eval()(x))
+    assert not layer(x.clone()).is_inference()
+    near(layer.running_var, theirs.running_var)
+
+
+def test_under_activation_checkpointing():
+    layer, x = both("BatchNorm2d", 3)[1].eval(), data((4, 3, 6, 5))[0].requires_grad_()
+    (plain,) = torch.autograd.grad(layer(x).square().sum(), x)
+    y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad(y.square().sum(), x)[0], plain)
+
+
+class Normalized(torch.utils.data.Dataset):
+    """Data that the layer has normalized, in whatever process asks for it."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        with torch.no_grad():
+            return self.layer(torch.full((2, 3, 64, 512), float(index)))
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_in_workers_of_a_data_loader(start):
+    layer = ours.BatchNorm2d(3).eval()
+    layer(torch.randn(2, 3, 64, 512))  # so that a fork comes after threads
+    loader = torch.utils.data.DataLoader(
+        Normalized(layer), batch_size=None, num_workers=2, multiprocessing_context=start, timeout=300
+    )
+    for index, y in enumerate(loader):
+        torch.testing.assert_close(y, torch.full((2, 3, 64, 512), index / (1 + 1e-5) ** 0.5))
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "save"])
+def test_copies(way):
+    layer = both("BatchNorm2d", 3)[1]
+    layer.activation = "relu"
+    x = data((4, 3, 6, 5))[0]
+    layer(x)
+    if way == "save":
+        file = io.BytesIO()
+        torch.save(layer, file)
+        twin = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+    else:
+        twin = copy.deepcopy(layer) if way == "deepcopy" else pickle.loads(pickle.dumps(layer))
+    assert repr(twin) == repr(layer)
+    assert torch.equal(twin.eval()(x), layer.eval()(x))
+    twin.running_mean.zero_()
+    assert layer.running_mean.any()
+
+
+def test_state_dicts_of_each_other_and_of_old():
+    theirs, layer = both("BatchNorm2d", 3)
+    layer(data((4, 3, 6, 5))[0])
+    theirs.load_state_dict(layer.state_dict())
+    assert torch.equal(theirs.running_var, layer.running_var)
+    assert theirs.num_batches_tracked == layer.num_batches_tracked == 1
+    old = {name: value for name, value in layer.state_dict().items() if name != "num_batches_tracked"}
+    ours.BatchNorm2d(3).load_state_dict(old)  # without metadata, as before PyTorch 0.4.1
+
+
+def test_repr_and_class():
+    layer = ours.BatchNorm2d(3, momentum=None, activation="relu")
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert repr(layer) == repr(nn.BatchNorm2d(3, momentum=None))[:-1] + ", activation='relu')"
+    assert repr(ours.BatchNorm1d(3)) == repr(nn.BatchNorm1d(3))
+
+
+def test_same_bits_every_time():
+    layer, (x, dy) = both("BatchNorm2d", 64)[1], data((32, 64, 28, 28))
+    first = step(layer, x, dy)
+    for _ in range(3):
+        assert all(map(torch.equal, first, step(layer, x, dy)))
+
+
+def test_a_large_offset_costs_nothing():
+    """PyTorch's own is off by some thousandths here."""
+    x = torch.randn(32, 3, 28, 28, generator=torch.Generator().manual_seed(0)) + 10_000
+    exact = nn.BatchNorm2d(3, dtype=torch.float64)(x.double())
+    assert (ours.BatchNorm2d(3)(x) - exact).abs().max() < 1e-6
+
+
+# ---- what is refused
+
+X = torch.ones(2, 3, 4, 4)
+REFUSED = [
+    (lambda: ours.BatchNorm2d(3)(X[0]), ValueError, r"expected 4D input \(got 3D input\)"),
+    (lambda: ours.BatchNorm1d(3)(X), ValueError, r"expected 2D or 3D input \(got 4D input\)"),
+    (lambda: ours.BatchNorm2d(3)(X[:1, :, :1, :1]), ValueError, "Expected more than 1 value per channel when training"),
+    (lambda: ours.BatchNorm2d(3)(X.to("meta")), ValueError, "input must be on the CPU, got a tensor on meta"),
+    (lambda: ours.BatchNorm2d(3)(X.int()), TypeError, "input must be torch.float32, .*, got torch.int32"),
+    (
+        lambda: ours.BatchNorm2d(3)(X.to(torch.complex64)),
+        TypeError,
+        "input must be torch.float32, .*, got torch.complex64",
+    ),
+    (lambda: ours.BatchNorm2d(4)(X), ValueError, r"gamma must have shape \(3,\), got \(4,\)"),
+    (lambda: ours.BatchNorm2d(4, affine=False)(X), ValueError, r"running_mean must have shape \(3,\), got \(4,\)"),
+    (lambda: ours.BatchNorm2d(4, affine=False).eval()(X), ValueError, r"mean must have shape \(3,\), got \(4,\)"),
+    (lambda: ours.BatchNorm2d(3)(X, X[0]), ValueError, "residual must have the shape of x"),
+    (lambda: ours.BatchNorm2d(3)(X, X.double()), TypeError, "residual must have the dtype of x"),
+    (lambda: ours.BatchNorm2d(3, activation="gelu"), ValueError, "activation must be None or 'relu'"),
+    (lambda: ours.BatchNorm2d(3, eps=-1.0)(X), ValueError, "epsilon must be >= 0"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "words"), REFUSED)
+def test_refused(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_what_is_refused_moves_nothing():
+    layer = ours.BatchNorm2d(4, affine=False)
+    with pytest.raises(ValueError, match="running_mean"):
+        layer(X)
+    assert layer.num_batches_tracked == 0
+    assert not layer.running_mean.any()
+
+
+def test_bfloat16_without_ml_dtypes(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
+    with pytest.raises(ModuleNotFoundError, match=r"bnnumba\[half\]"):
+        ours.BatchNorm2d(3)(X.bfloat16())
+
+
+def test_a_third_derivative_is_refused():
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
+    y = ours.BatchNorm2d(3, affine=False, dtype=torch.float64)(x)
+    (first,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="no third derivatives"):
+        torch.autograd.grad(second.square().sum(), x)
