@@ -5,7 +5,9 @@ and Numba's workqueue layer aborts a process in which two calls launch threads a
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from threading import RLock
 from typing import Any
 
@@ -23,6 +25,17 @@ FORK_SAFE_LAYERS = ("tbb", "workqueue")
 # Reentrant, so that an interrupt between taking it and `try` costs the thread that was interrupted nothing.
 _threads_free = RLock()
 _threads_lost = False
+_alone = ContextVar("_alone", default=False)  # of each thread its own
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Let this thread's calls run on this thread alone, where something else keeps all cores at work."""
+    before = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(before)
 
 
 def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
@@ -30,7 +43,7 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
     alone, together = getattr(serial, name), getattr(threaded, name)
 
     def kernel(*arguments: Any) -> Any:
-        if arguments[0].nbytes < least or _threads_lost or not _threads_free.acquire(blocking=False):
+        if arguments[0].nbytes < least or _threads_lost or _alone.get() or not _threads_free.acquire(blocking=False):
             return alone(*arguments)
         try:
             return together(*arguments)

@@ -1,0 +1,168 @@
+"""Batch normalization of data larger than one machine: statistics and inference on Dask's arrays (the extra `dask`)."""
+
+from functools import reduce
+from typing import Any
+
+import numpy as np
+
+from bnnumba import axes, checks, forms, functional
+from bnnumba._types import Array
+from bnnumba.pairs import Pair
+from bnnumba.pooling import Moments, Spread, merge_moments
+
+try:
+    import dask
+    import dask.array
+    from dask.array.core import slices_from_chunks
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("bnnumba.dask needs Dask: pip install 'bnnumba[dask]'") from error
+
+FAN_IN = 8  # moments that a task merges: few are held at once, and few tasks wait for each other
+
+
+def moments(array: Any, feature_axis: int | tuple[int, ...] = -1) -> Moments:
+    """Compute the mean and the population variance of every feature, by the scheduler or the client that is current.
+
+        mean = sum(x)/count    var = sum((x - mean)**2)/count
+
+    Parameters
+    ----------
+    array : dask array, at least 1-D, of float32, float64, float16 or bfloat16, in any chunks
+        Chunks may be empty, and of unknown sizes along the reduced axes.
+    feature_axis : int or tuple of ints
+        The axes that are kept; all the others are reduced.
+
+    Returns
+    -------
+    Moments
+        As `bnnumba.moments` returns them. The bits depend on the values and the chunks alone: not on the scheduler, the
+        workers, or whether tasks are run again.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above, or a chunk turns out not to be.
+
+    Notes
+    -----
+    One task loads a chunk and makes `bnnumba.moments` of it; a tree of tasks merges these as `merge_moments` does, in
+    the order of the chunks. So a worker holds the chunks that it works on, and only moments travel.
+    """
+    kept, _ = _features(array, feature_axis)
+    parts = array.map_blocks(_chunk_moments, kept, dtype=object, meta=np.empty((0,) * array.ndim, object)).to_delayed()
+    chunks = tuple(array.chunks[axis] for axis in kept)
+    rows = np.moveaxis(parts, kept, range(len(kept))).reshape(*map(len, chunks), -1)
+    merged = dask.compute(*(_tree(list(rows[place])) for place in np.ndindex(rows.shape[:-1])))
+    return _joined(merged, chunks)
+
+
+def normalize(
+    array: Any,
+    mean: Any,
+    var: Any,
+    gamma: Any = None,
+    beta: Any = None,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    epsilon: float = 1e-3,
+    activation: str | None = None,
+    residual: Any = None,
+) -> Any:
+    """Normalize by a given mean and variance, chunk by chunk, when the result is computed.
+
+        y = act(gamma * (x - mean) * rstd + beta + residual)    rstd = 1/sqrt(var + epsilon)
+
+    Parameters
+    ----------
+    array : dask array, as for `moments`
+    mean, var : float arrays of the feature shape, of NumPy or of Dask
+    gamma, beta : likewise, or None for 1 and 0
+    feature_axis : int or tuple of ints
+        The axes that mean, var, gamma and beta belong to.
+    epsilon, activation
+        As for `bnnumba.normalize`.
+    residual : dask array of array's shape and dtype, or None for 0
+        In any chunks, where array's are known.
+
+    Returns
+    -------
+    dask array
+        y, of array's shape, dtype and chunks, to the bit what `bnnumba.normalize` makes. It keeps copies of NumPy's
+        arrays, so that what they hold later does not matter.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above: at once, not when the result is computed.
+    """
+    kept, shape = _features(array, feature_axis)
+    gamma = np.ones(shape) if gamma is None else gamma
+    beta = np.zeros(shape) if beta is None else beta
+    chunks, everywhere = tuple(array.chunks[axis] for axis in kept), tuple(range(array.ndim))
+    operands: list[Any] = [array, everywhere]
+    for name, value in (("mean", mean), ("var", var), ("gamma", gamma), ("beta", beta)):
+        operands += _chunked(checks.chunked_features(name, value, shape, dask.array.Array), chunks), kept
+    epsilon = checks.epsilon(epsilon)
+    checks.activation(activation)
+    if residual is not None:
+        checks.chunked_like("residual", residual, "array", array)
+        known = {axis: sizes for axis, sizes in enumerate(array.chunks) if not np.isnan(sizes).any()}
+        operands += residual.rechunk(known), everywhere
+    return dask.array.blockwise(
+        _normalize_chunk,
+        everywhere,
+        *operands,
+        feature_axis=kept,
+        epsilon=epsilon,
+        activation=activation,
+        meta=axes.empty_like(array._meta),
+        align_arrays=False,
+    )
+
+
+def _features(array: Any, feature_axis: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The feature axes, from 0, and the feature shape, after a check of both arguments."""
+    checks.chunked("array", array, dask.array.Array)
+    axis = checks.axis("feature_axis", feature_axis)
+    kept = axes.feature_axes(axis, array.ndim, "feature_axis")
+    return kept, checks.known_features("array", tuple(array.shape[axis] for axis in kept))
+
+
+def _chunked(features: Any, chunks: tuple[tuple[int, ...], ...]) -> Any:
+    """A feature-shaped array in the chunks of the features."""
+    if isinstance(features, dask.array.Array):
+        return features.rechunk(chunks)
+    return dask.array.from_array(np.array(features, np.float64), chunks)
+
+
+def _chunk_moments(x: Array, feature_axis: tuple[int, ...]) -> Moments:
+    """The moments of a chunk; in C order, which sums are made in, since a chunk that travelled may have no other."""
+    with forms.without_threads():  # Dask has a task for every core
+        return functional.moments(np.asanyarray(x, order="C"), feature_axis)
+
+
+def _normalize_chunk(
+    x: Array, mean: Array, var: Array, gamma: Array, beta: Array, residual: Array | None = None, **options: Any
+) -> Array:
+    with forms.without_threads():
+        return functional.normalize(x, mean, var, gamma, beta, residual=residual, **options)
+
+
+def _tree(parts: list[Any]) -> Any:
+    """The moments of all parts' union, as a task; every task merges FAN_IN."""
+    merge = dask.delayed(_merged)
+    while len(parts) > 1:
+        parts = [merge(parts[start : start + FAN_IN]) for start in range(0, len(parts), FAN_IN)]
+    return parts[0]
+
+
+def _merged(parts: list[Moments]) -> Moments:
+    return reduce(merge_moments, parts)
+
+
+def _joined(parts: tuple[Moments, ...], chunks: tuple[tuple[int, ...], ...]) -> Moments:
+    """The moments of all features, of those of their chunks."""
+    mean, mean_low, var, var_low = (np.empty(tuple(map(sum, chunks))) for _ in range(4))
+    for place, part in zip(slices_from_chunks(chunks), parts, strict=True):
+        (mean[place], mean_low[place]), (var[place], var_low[place]) = part.spread
+    return Moments.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), parts[0].count)
