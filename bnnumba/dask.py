@@ -136,8 +136,8 @@ def _chunked(features: Any, chunks: tuple[tuple[int, ...], ...]) -> Any:
 
 
 def _chunk_moments(x: Array, feature_axis: tuple[int, ...]) -> Moments:
-    """The moments of a chunk; in C order, which sums are made in, since a chunk that travelled may have no other."""
-    with forms.without_threads():  # Dask has a task for every core
+    """The moments of a chunk, in C order: its own may change when it travels, and the order of sums with it."""
+    with forms.without_threads():  # Dask has a task for each core
         return functional.moments(np.asanyarray(x, order="C"), feature_axis)
 
 
