@@ -46,7 +46,8 @@ def moments(array: Any, feature_axis: int | tuple[int, ...] = -1) -> Moments:
     Notes
     -----
     One task loads a chunk and makes `bnnumba.moments` of it; a tree of tasks merges these as `merge_moments` does, in
-    the order of the chunks. So a worker holds the chunks that it works on, and only moments travel.
+    the order of the chunks. So a worker holds the chunks that it works on, and only moments travel. A task uses its own
+    thread alone. A chunk that is not in C order is copied.
     """
     kept, _ = _features(array, feature_axis)
     parts = array.map_blocks(_chunk_moments, kept, dtype=object, meta=np.empty((0,) * array.ndim, object)).to_delayed()

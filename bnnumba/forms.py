@@ -7,8 +7,7 @@ and Numba's workqueue layer aborts a process in which two calls launch threads a
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from threading import RLock
+from threading import RLock, local
 from typing import Any
 
 import numba
@@ -25,17 +24,23 @@ FORK_SAFE_LAYERS = ("tbb", "workqueue")
 # Reentrant, so that an interrupt between taking it and `try` costs the thread that was interrupted nothing.
 _threads_free = RLock()
 _threads_lost = False
-_alone = ContextVar("_alone", default=False)  # of each thread its own
+
+
+class _ThisThread(local):
+    alone = False
+
+
+_this_thread = _ThisThread()
 
 
 @contextmanager
 def without_threads() -> Iterator[None]:
     """Let this thread's calls run on this thread alone, where something else keeps all cores at work."""
-    before = _alone.set(True)
+    before, _this_thread.alone = _this_thread.alone, True
     try:
         yield
     finally:
-        _alone.reset(before)
+        _this_thread.alone = before
 
 
 def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
@@ -43,7 +48,8 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
     alone, together = getattr(serial, name), getattr(threaded, name)
 
     def kernel(*arguments: Any) -> Any:
-        if arguments[0].nbytes < least or _threads_lost or _alone.get() or not _threads_free.acquire(blocking=False):
+        small = arguments[0].nbytes < least
+        if small or _this_thread.alone or _threads_lost or not _threads_free.acquire(blocking=False):
             return alone(*arguments)
         try:
             return together(*arguments)

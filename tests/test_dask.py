@@ -210,8 +210,10 @@ def test_workers_compute_with_their_own_threads_alone(client):
     assert client.run(threads_were_started) == dict.fromkeys(client.scheduler_info()["workers"], False)
 
 
-def test_other_threads_keep_numbas():
-    code = """
+@pytest.mark.parametrize("where", ["in another thread", "afterwards"])
+def test_numbas_threads_are_left_to_all_others(where):
+    code = f"""
+where = {where!r}
 import threading
 import numpy as np
 import bnnumba
@@ -220,12 +222,17 @@ from tests.test_dask import threads_were_started
 
 x = np.ones((100_000, 4))
 with forms.without_threads():
+    with forms.without_threads():
+        bnnumba.moments(x)
     bnnumba.moments(x)
     print(threads_were_started())
-    other = threading.Thread(target=bnnumba.moments, args=(x,))
-    other.start()
-    other.join()
-    print(threads_were_started())
+    if where == "in another thread":
+        other = threading.Thread(target=bnnumba.moments, args=(x,))
+        other.start()
+        other.join(100)
+if where == "afterwards":
+    bnnumba.moments(x)
+print(threads_were_started())
 """
     assert run_python("-c", code).split() == ["False", "True"]
 
