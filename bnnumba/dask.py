@@ -14,10 +14,11 @@ try:
     import dask
     import dask.array
     from dask.array.core import slices_from_chunks
+    from dask.core import flatten
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("bnnumba.dask needs Dask: pip install 'bnnumba[dask]'") from error
 
-FAN_IN = 8  # moments that a task merges: few are held at once, and few tasks wait for each other
+FAN_IN = 16  # moments that a task merges, at most: few are held at once
 
 
 def moments(array: Any, feature_axis: int | tuple[int, ...] = -1) -> Moments:
@@ -50,11 +51,17 @@ def moments(array: Any, feature_axis: int | tuple[int, ...] = -1) -> Moments:
     thread alone. A chunk that is not in C order is copied.
     """
     kept, _ = _features(array, feature_axis)
-    parts = array.map_blocks(_chunk_moments, kept, dtype=object, meta=np.empty((0,) * array.ndim, object)).to_delayed()
-    chunks = tuple(array.chunks[axis] for axis in kept)
-    rows = np.moveaxis(parts, kept, range(len(kept))).reshape(*map(len, chunks), -1)
-    merged = dask.compute(*(_tree(list(rows[place])) for place in np.ndindex(rows.shape[:-1])))
-    return _joined(merged, chunks)
+    merged = dask.array.reduction(  # whose blocks are Moments, as those of Dask's own variance are dicts in between
+        array,
+        _chunk_moments,
+        _merged,
+        axis=tuple(axis for axis in range(array.ndim) if axis not in kept),
+        dtype=object,
+        split_every=FAN_IN,
+        concatenate=False,
+        meta=np.empty((0,) * len(kept), object),
+    )
+    return _joined(dask.compute(*merged.to_delayed().ravel()), merged.chunks)
 
 
 def normalize(
@@ -136,10 +143,19 @@ def _chunked(features: Any, chunks: tuple[tuple[int, ...], ...]) -> Any:
     return dask.array.from_array(np.array(features, np.float64), chunks)
 
 
-def _chunk_moments(x: Array, feature_axis: tuple[int, ...]) -> Moments:
+def _chunk_moments(x: Array, axis: tuple[int, ...], computing_meta: bool = False, **_: Any) -> Any:
     """The moments of a chunk, in C order: its own may change when it travels, and the order of sums with it."""
+    if computing_meta:  # Dask wants any array
+        return x
+    kept = tuple(each for each in range(x.ndim) if each not in axis)
     with forms.without_threads():  # Dask has a task for each core
-        return functional.moments(np.asanyarray(x, order="C"), feature_axis)
+        return functional.moments(np.asanyarray(x, order="C"), kept)
+
+
+def _merged(parts: Any, **_: Any) -> Moments:
+    """The moments of the union, of those in nested lists; without reduced axes there are no lists."""
+    found: Moments = reduce(merge_moments, flatten([parts]))
+    return found
 
 
 def _normalize_chunk(
@@ -147,18 +163,6 @@ def _normalize_chunk(
 ) -> Array:
     with forms.without_threads():
         return functional.normalize(x, mean, var, gamma, beta, residual=residual, **options)
-
-
-def _tree(parts: list[Any]) -> Any:
-    """The moments of all parts' union, as a task; every task merges FAN_IN."""
-    merge = dask.delayed(_merged)
-    while len(parts) > 1:
-        parts = [merge(parts[start : start + FAN_IN]) for start in range(0, len(parts), FAN_IN)]
-    return parts[0]
-
-
-def _merged(parts: list[Moments]) -> Moments:
-    return reduce(merge_moments, parts)
 
 
 def _joined(parts: tuple[Moments, ...], chunks: tuple[tuple[int, ...], ...]) -> Moments:
