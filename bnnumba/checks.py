@@ -448,17 +448,17 @@ def chunked_features(name: str, value: Any, shape: tuple[int, ...], kind: Any) -
     return value
 
 
-def chunked_like(name: str, value: Any, other_name: str, other: Any) -> None:
-    """A dask array of another's shape and dtype, with as many chunks as that has where sizes are unknown."""
-    chunked(name, value, type(other))
-    if not np.array_equal(value.shape, other.shape, equal_nan=True):
-        raise ValueError(f"{name} must have the shape of {other_name}, {other.shape}, got {value.shape}")
-    if value.dtype.char != other.dtype.char:
-        raise TypeError(f"{name} must have the dtype of {other_name}, {other.dtype}, got {value.dtype}")
-    for axis, size in enumerate(other.shape):
-        if math.isnan(size) and value.numblocks[axis] != other.numblocks[axis]:
-            expected = f"the chunks of {other_name} where sizes are unknown, {other.numblocks[axis]} along axis {axis}"
-            raise ValueError(f"{name} must have {expected}, got {value.numblocks[axis]}")
+def chunked_like(name: str, value: Any, array: Any) -> None:
+    """A dask array of the shape and dtype of another, with as many chunks where sizes are unknown."""
+    chunked(name, value, type(array))
+    if not np.array_equal(value.shape, array.shape, equal_nan=True):
+        raise ValueError(f"{name} must have the shape of array, {array.shape}, got {value.shape}")
+    if value.dtype.char != array.dtype.char:
+        raise TypeError(f"{name} must have the dtype of array, {array.dtype}, got {value.dtype}")
+    for axis, (size, number, came) in enumerate(zip(array.shape, array.numblocks, value.numblocks, strict=True)):
+        if math.isnan(size) and came != number:
+            expected = f"the chunks of array where sizes are unknown, {number} along axis {axis}"
+            raise ValueError(f"{name} must have {expected}, got {came}")
 
 
 # ---- models in and out

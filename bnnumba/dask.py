@@ -113,7 +113,7 @@ def normalize(
     epsilon = checks.epsilon(epsilon)
     checks.activation(activation)
     if residual is not None:
-        checks.chunked_like("residual", residual, "array", array)
+        checks.chunked_like("residual", residual, array)
         known = {axis: sizes for axis, sizes in enumerate(array.chunks) if not np.isnan(sizes).any()}
         operands += residual.rechunk(known), everywhere
     return dask.array.blockwise(
