@@ -4,6 +4,7 @@
     pytest --benchmark-only --all-cases   every case
     pytest --benchmark-only bench/bench_half.py --all-cases   half precision beside float32 and PyTorch's bfloat16
     pytest --benchmark-only bench/bench_standardizer.py       Standardizer beside scikit-learn's StandardScaler
+    pytest --benchmark-only bench/bench_dask.py               bnnumba.dask beside Dask's own mean and var
     python -m bench                       the report: every case, each library in a process of its own, in turn with the
                                           others and with the memory's own rates; results/report.json and its picture
     python -m bench --readme              the same, and the README's tables

@@ -107,11 +107,15 @@ def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
     if isinstance(value, np.floating):  # what arithmetic on an array of shape () leaves
         value = np.asarray(value)
     array = _array(name, value)
+    _of_features(name, array, shape)
+    return array
+
+
+def _of_features(name: str, array: Any, shape: tuple[int, ...]) -> None:
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must be an array of real floats, got {array.dtype}")
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    return array
 
 
 def moving(name: str, value: object, shape: tuple[int, ...]) -> Array:
@@ -417,6 +421,44 @@ def training_call(saved: Saved | None) -> Saved:
     if saved is None:
         raise RuntimeError("backward needs a call with training=True before it, one for each backward")
     return saved
+
+
+# ---- arrays of Dask
+
+
+def chunked(name: str, value: Any, kind: Any) -> None:
+    """A dask array of what is data."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be a dask array, got {_described(value)}")
+    data(f"each chunk of {name}", value._meta)
+
+
+def known_features(name: str, shape: tuple[float, ...]) -> tuple[int, ...]:
+    """The feature shape of a dask array, which has NaN where a size is unknown."""
+    if any(map(math.isnan, shape)):
+        raise ValueError(f"{name} must have known sizes along the feature axes (compute_chunk_sizes), got {shape}")
+    return tuple(map(int, shape))
+
+
+def chunked_features(name: str, value: Any, shape: tuple[int, ...], kind: Any) -> Any:
+    """A real floating array of exactly the feature shape, of NumPy or of Dask."""
+    if not isinstance(value, kind):
+        return features(name, value, shape)
+    _of_features(name, value, shape)
+    return value
+
+
+def chunked_like(name: str, value: Any, array: Any) -> None:
+    """A dask array of the shape and dtype of another, with as many chunks where sizes are unknown."""
+    chunked(name, value, type(array))
+    if not np.array_equal(value.shape, array.shape, equal_nan=True):
+        raise ValueError(f"{name} must have the shape of array, {array.shape}, got {value.shape}")
+    if value.dtype.char != array.dtype.char:
+        raise TypeError(f"{name} must have the dtype of array, {array.dtype}, got {value.dtype}")
+    for axis, (size, number, came) in enumerate(zip(array.shape, array.numblocks, value.numblocks, strict=True)):
+        if math.isnan(size) and came != number:
+            expected = f"the chunks of array where sizes are unknown, {number} along axis {axis}"
+            raise ValueError(f"{name} must have {expected}, got {came}")
 
 
 # ---- models in and out

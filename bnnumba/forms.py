@@ -5,8 +5,9 @@ and Numba's workqueue layer aborts a process in which two calls launch threads a
 """
 
 import os
-from collections.abc import Callable
-from threading import RLock
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import RLock, local
 from typing import Any
 
 import numba
@@ -25,12 +26,30 @@ _threads_free = RLock()
 _threads_lost = False
 
 
+class _ThisThread(local):
+    alone = False
+
+
+_this_thread = _ThisThread()
+
+
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """Let this thread's calls run on this thread alone, where something else keeps all cores at work."""
+    before, _this_thread.alone = _this_thread.alone, True
+    try:
+        yield
+    finally:
+        _this_thread.alone = before
+
+
 def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
     """A kernel in either form, whose first argument is an array of the data; threaded where that has `least` bytes."""
     alone, together = getattr(serial, name), getattr(threaded, name)
 
     def kernel(*arguments: Any) -> Any:
-        if arguments[0].nbytes < least or _threads_lost or not _threads_free.acquire(blocking=False):
+        small = arguments[0].nbytes < least
+        if small or _this_thread.alone or _threads_lost or not _threads_free.acquire(blocking=False):
             return alone(*arguments)
         try:
             return together(*arguments)
