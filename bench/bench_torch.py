@@ -1,54 +1,83 @@
 """BatchNorm2d of `bnnumba.torch` beside PyTorch's own: forward and backward through autograd; checked, and then timed.
 
-As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both write to recycled memory; what follows
-PyTorch's layer works in place.
+As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both get new tensors in recycled memory, and what
+follows PyTorch's layer works in place.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import pytest
 
 from bench.machine import THREADS
+from bench.summary import OURS, Measured
 
 torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
-nn, ours = torch.nn, pytest.importorskip("bnnumba.torch")
+BatchNorm2d = pytest.importorskip("bnnumba.torch").BatchNorm2d
 
 torch.set_num_threads(THREADS)
 
-FIRST, LAST = torch.contiguous_format, torch.channels_last
-SHAPES = (
-    (8, 16, 8, 8),
-    (32, 64, 8, 8),
-    (32, 64, 16, 16),
-    (32, 256, 14, 14),
-    (4, 96, 57, 57),
-    (32, 2048, 7, 7),
-    (32, 64, 56, 56),
-    (32, 64, 112, 112),
-)
-CASES = {
-    f"{order}-{'x'.join(map(str, shape))}": (shape, memory)
-    for shape in SHAPES
-    for order, memory in (("first", FIRST), ("last", LAST))
+SMALL = ((8, 16, 8, 8), (32, 64, 8, 8))
+SHAPES = ((32, 64, 16, 16), (32, 256, 14, 14), (4, 96, 57, 57), (32, 2048, 7, 7), (32, 64, 56, 56), (32, 64, 112, 112))
+ORDERS = {"first": torch.contiguous_format, "last": torch.channels_last}
+STEPS = {  # what follows PyTorch's layer; what is fused into ours
+    "alone": (lambda y, _: y, False, None),
+    "relu": (lambda y, _: y.relu_(), False, "relu"),
+    "residual relu": (lambda y, residual: y.add_(residual).relu_(), True, "relu"),
 }
-ROUNDING = 1e-4  # nearer to 0 than that, float32 does not decide what a ReLU lets pass
+NEAR_ZERO = 1e-4  # where roundings decide what a ReLU lets pass, no gradient comes
 
 
-class Step(NamedTuple):
-    """What is trained: PyTorch's way and ours, as functions of a layer, x and the residual."""
+def make_tensors(shape: tuple[int, ...], order: str, step: str) -> list:
+    """x, the residual and dy, and a layer of PyTorch in float64."""
+    torch.manual_seed(0)
+    x, residual, dy = (torch.randn(shape).to(memory_format=ORDERS[order]) for _ in range(3))
+    exact = torch.nn.BatchNorm2d(shape[1], dtype=torch.float64)
+    torch.nn.init.uniform_(exact.weight, 0.5, 1.5)
+    torch.nn.init.normal_(exact.bias)
+    y = exact(x.double()).detach() + (residual if STEPS[step][1] else 0)
+    dy[y.abs() < NEAR_ZERO] = 0
+    return [x, residual, dy, exact]
 
-    theirs: Callable
-    ours: Callable
-    options: dict
+
+def make_run(layer: Callable, step: str, ours: bool, x: object, residual: object, dy: object) -> Callable:
+    """A function that returns y and all gradients."""
+    behind, adds, _ = STEPS[step]
+    inputs = [t.clone().requires_grad_() for t in ((x, residual) if adds else (x,))]
+    leaves = [*inputs, *layer.parameters()]
+
+    def run() -> tuple:
+        y = layer(*inputs) if ours else behind(layer(inputs[0]), inputs[-1])
+        return y.detach(), *torch.autograd.grad(y, leaves, dy)
+
+    return run
 
 
-STEPS = {
-    "alone": Step(lambda layer, x, _: layer(x), lambda layer, x, _: layer(x), {}),
-    "relu": Step(lambda layer, x, _: layer(x).relu_(), lambda layer, x, _: layer(x), {"activation": "relu"}),
-    "residual relu": Step(
-        lambda layer, x, residual: layer(x).add_(residual).relu_(),
-        lambda layer, x, residual: layer(x, residual),
-        {"activation": "relu"},
-    ),
-}
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    option = metafunc.config.option
+    shapes = SMALL[:1] if option.benchmark_disable else (*SMALL, *(SHAPES if option.all_cases else SHAPES[:3]))
+    metafunc.parametrize("name", [OURS, "torch"])
+    metafunc.parametrize("step", STEPS)
+    metafunc.parametrize("order", ORDERS)
+    metafunc.parametrize("shape", shapes, ids=lambda shape: "x".join(map(str, shape)))
+
+
+def test_torch(
+    benchmark: Callable, shape: tuple[int, ...], order: str, step: str, name: str, measurements: list[Measured]
+) -> None:
+    x, residual, dy, exact = make_tensors(shape, order, step)
+    ours = name == OURS
+    layer = BatchNorm2d(shape[1], activation=STEPS[step][2]) if ours else torch.nn.BatchNorm2d(shape[1])
+    layer.load_state_dict(exact.state_dict())
+    run = make_run(layer, step, ours, x, residual, dy)
+    right = make_run(exact, step, False, x.double(), residual.double(), dy.double())()
+    for result, expected in zip(run(), right, strict=True):
+        error = (result - expected).abs().max() / expected.abs().max()
+        assert error < 1e-4, f"off by {error:.2g} of the largest value"
+    del right
+
+    size = "small" if shape in SMALL else "1 MB and more"
+    benchmark.name, benchmark.group = name, f"{order} {shape}, {step}"
+    benchmark(run)
+    if benchmark.enabled:
+        row = Measured(f"{order}-{shape}", f"{step}, {size}", name, benchmark.stats.stats.min)
+        measurements.append(row)

@@ -1,11 +1,15 @@
 """How operations are made known to PyTorch: to autograd by themselves, to torch.compile by name."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+import numba
 import torch
 from torch import Tensor
 from torch.library import custom_op
+
+from bnnumba import forms
 
 Function = Callable[..., Any]
 
@@ -37,6 +41,7 @@ class Operation:
         differentiate: Function | None = None,
         changes: tuple[str, ...] = (),
     ) -> None:
+        compute = _within_threads(compute)
         self._compute = self._differentiable = compute
         self._registered = custom_op(f"bnnumba::{name}", compute, mutates_args=changes, device_types="cpu")
         self._registered.register_fake(shapes)
@@ -49,6 +54,27 @@ class Operation:
         if torch.compiler.is_compiling() or not all(map(_plain, arguments)):
             return self._registered(*arguments)
         return (self._differentiable if torch.is_grad_enabled() else self._compute)(*arguments)
+
+
+def _within_threads(compute: Function) -> Function:
+    """The same, with no more threads than PyTorch's operations have, as in a data loader's worker."""
+
+    @wraps(compute)
+    def limited(*arguments: Any) -> Any:
+        allowed = torch.get_num_threads()
+        if allowed >= numba.config.NUMBA_NUM_THREADS:
+            return compute(*arguments)
+        if allowed == 1:  # no word to Numba, which would start its threads
+            with forms.without_threads():
+                return compute(*arguments)
+        before = numba.get_num_threads()
+        numba.set_num_threads(min(before, allowed))
+        try:
+            return compute(*arguments)
+        finally:
+            numba.set_num_threads(before)
+
+    return limited
 
 
 def _plain(argument: Any) -> bool:
