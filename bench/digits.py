@@ -46,7 +46,9 @@ ALONE = Ranks(0, BatchNormalization, lambda batch: batch, lambda gradient: gradi
 
 
 def ranks_of_mpi() -> Ranks:
-    from bnnumba.mpi import MPI, SyncBatchNormalization  # noqa: PLC0415  # an extra
+    from mpi4py import MPI  # noqa: PLC0415  # an extra
+
+    from bnnumba.mpi import SyncBatchNormalization  # noqa: PLC0415
 
     comm = MPI.COMM_WORLD
     return Ranks(

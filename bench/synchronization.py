@@ -1,8 +1,9 @@
-"""What synchronization costs: `mpiexec -n 2 python -m mpi4py -m bench.synchronization`.
+"""What synchronization costs: `NUMBA_NUM_THREADS=1 mpiexec -n 2 python -m mpi4py -m bench.synchronization`.
 
 Microseconds of a training forward and backward of a layer, on a batch of each rank's own, float32: with moments and
 sums of all ranks' batches together, and of its own batch only; and of the two exchanges alone. Each is the least of
-many rounds, which all ranks begin together, and the slowest rank's time counts.
+many rounds, which all ranks begin together, and the slowest rank's time counts. Each rank has its share of the cores:
+where threads outnumber these, the ranks wait for one another's threads.
 """
 
 import argparse
@@ -10,9 +11,10 @@ from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
+from mpi4py import MPI
 
 from bnnumba import BatchNormalization
-from bnnumba.mpi import MPI, SyncBatchNormalization, exchange, merged_moments
+from bnnumba.mpi import SyncBatchNormalization, exchange, merged_moments
 
 COMM = MPI.COMM_WORLD
 CALLS = 10  # in a round

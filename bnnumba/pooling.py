@@ -92,7 +92,7 @@ def pooled(count_a: Any, a: Spread, count_b: Any, b: Spread) -> Spread:
 
 def rows_of(spread: Spread) -> Array:
     """A spread as the kernels take it, of shape (4, features)."""
-    return np.stack([each.ravel() for pair in spread for each in pair])
+    return np.concatenate([each.ravel() for pair in spread for each in pair]).reshape(4, -1)
 
 
 def spread_of(rows: Array, shape: tuple[int, ...]) -> Spread:

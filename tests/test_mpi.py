@@ -50,7 +50,9 @@ def test_comm_must_be_a_communicator(comm):
 
 
 def test_a_layer_is_saved_without_its_communicator(tmp_path):
-    from bnnumba.mpi import MPI, SyncBatchNormalization  # noqa: PLC0415
+    from mpi4py import MPI  # noqa: PLC0415
+
+    from bnnumba.mpi import SyncBatchNormalization  # noqa: PLC0415
 
     layer = SyncBatchNormalization(momentum=0.5, comm=MPI.COMM_SELF)
     layer(np.arange(12.0).reshape(4, 3), training=True)
