@@ -441,36 +441,6 @@ class BatchNormalization:
         self._save(x, batch, y, residual, weights, correction=correction)
         return y
 
-    # ---- all that a layer whose batch is spread over processes does otherwise, see `bnnumba.mpi`
-
-    def _moments(self, x: Array, weights: dict[str, Any]) -> Moments:
-        return moments(x, self.axis, **weights)
-
-    def _batch_norm(self, x: Array, residual: Array | None, weights: dict[str, Any]) -> tuple[Array, Moments]:
-        return batch_norm(
-            *(x, self.gamma, self.beta, self.axis),
-            epsilon=self.epsilon,
-            activation=self.activation,
-            residual=residual,
-            **weights,
-        )
-
-    def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients:
-        return batch_norm_backward(
-            *(dy, saved.x, *saved.statistics[:2], gamma, self.axis),
-            epsilon=self.epsilon,
-            frozen=saved.frozen,
-            y=saved.y,
-            activation=self.activation,
-            residual=saved.residual,
-            **saved.weights,
-        )
-
-    def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
-        return pooled_moments(batches, self.axis, "axis", progress)
-
-    # ----
-
     def _momentum(self) -> float:
         """Return the next batch's."""
         return self.batches_seen / (self.batches_seen + 1) if self.momentum is None else self.momentum
@@ -539,6 +509,34 @@ class BatchNormalization:
     def _weights(self) -> list[tuple[str, Array]]:
         named = [(name, getattr(self, name)) for name in ("gamma", "beta", *Statistics._fields)]
         return [(name, weight) for name, weight in named if weight is not None]
+
+    # ---- all that a layer whose batch is spread over processes does otherwise, see `bnnumba.mpi`
+
+    def _moments(self, x: Array, weights: dict[str, Any]) -> Moments:
+        return moments(x, self.axis, **weights)
+
+    def _batch_norm(self, x: Array, residual: Array | None, weights: dict[str, Any]) -> tuple[Array, Moments]:
+        return batch_norm(
+            *(x, self.gamma, self.beta, self.axis),
+            epsilon=self.epsilon,
+            activation=self.activation,
+            residual=residual,
+            **weights,
+        )
+
+    def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients:
+        return batch_norm_backward(
+            *(dy, saved.x, *saved.statistics[:2], gamma, self.axis),
+            epsilon=self.epsilon,
+            frozen=saved.frozen,
+            y=saved.y,
+            activation=self.activation,
+            residual=saved.residual,
+            **saved.weights,
+        )
+
+    def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
+        return pooled_moments(batches, self.axis, "axis", progress)
 
 
 def _initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype: Any) -> Array:

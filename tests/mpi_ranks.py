@@ -204,6 +204,22 @@ def population():
     assert layer.batches_seen == 2
 
 
+def nothing_counts():
+    """Masked altogether on all ranks: as in one process, whatever x is."""
+    p = problem((SIZE + 4, 3))
+    layers = SyncBatchNormalization(activation="relu"), BatchNormalization(activation="relu")
+    for layer in layers:
+        layer.build(p.x.shape)
+        layer.beta[:] = p.beta
+    y, expected = (layer(p.x * np.nan, training=True, mask=np.zeros((len(p.x), 1), bool)) for layer in layers)
+    assert np.array_equal(y, expected)
+    assert not any(layer.backward(p.dy).any() for layer in layers)
+    assert not layers[0].dgamma.any()
+    assert np.array_equal(layers[0].dbeta, layers[1].dbeta)
+    assert layers[0].batches_seen == 0
+    assert not layers[0].moving_mean.any()
+
+
 # ---- processes
 
 
@@ -280,7 +296,18 @@ def raises():
     SyncBatchNormalization()(np.ones((4, 3)), training=True)
 
 
-CHECKS = (options, half, frozen_after_training, population, alone, mixed_shapes, own_messages, copies, tree)
+CHECKS = (
+    options,
+    half,
+    frozen_after_training,
+    population,
+    nothing_counts,
+    alone,
+    mixed_shapes,
+    own_messages,
+    copies,
+    tree,
+)
 SCENARIOS = {each.__name__: each for each in (*CHECKS, raises)}
 
 if __name__ == "__main__":
