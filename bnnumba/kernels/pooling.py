@@ -54,7 +54,8 @@ def fill_pooled(count_a: Array, a: Array, count_b: Array, b: Array, union: Array
     for f in range(0, feature, LANES):
         n = min(LANES, feature - f)
         number_a, number_b = load(count_a, f, n), load(count_b, f, n)
-        count = number_a + number_b
+        total = number_a + number_b
+        count = choose(equal(total, zero), splat(1.0), total)
         share_a, share_b = quotient(number_a, count), quotient(number_b, count)
         mean_a, var_a = load_pair(a, 0, f, n), load_pair(a, 2, f, n)
         mean_b, var_b = load_pair(b, 0, f, n), load_pair(b, 2, f, n)
