@@ -12,6 +12,7 @@
     python -m bench --quick               some cases, three rounds; --help tells how to choose cases, passes, libraries
     python -m bench.startup               how long importing and the first training step of a process take
     python -m bench.digits                train on handwritten digits, with and without batch normalization
+    mpiexec -n 2 python -m mpi4py -m bench.synchronization    what it costs to share a batch out to processes
 
 `cases` and `libraries` are tables: a case or a library more is one line more there. BENCH_THREADS sets the number of
 threads of all libraries; the default is every core.

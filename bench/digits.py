@@ -3,6 +3,8 @@
 The network is Dense(64, relu), batch normalization, Dense(10, softmax), in NumPy; plain SGD on the cross-entropy. Where
 TensorFlow is installed, Keras trains the same networks from the same weights, on the same batches in the same order.
 
+`mpiexec -n 4 python -m mpi4py -m bench.digits --mpi` shares every batch out to 4 processes, which train one network.
+
 What to see: batch normalization lets the high learning rate work, and makes raw inputs as good as standardized ones. At
 a rate that suits it, the network without is as good after some epochs.
 """
@@ -31,6 +33,29 @@ MOMENTUM = 0.9
 NETWORKS = {"without batch normalization": False, "with batch normalization": True}
 
 
+class Ranks(NamedTuple):
+    """How processes train one network: this one's number, its layer, its share of a batch, and sums over all."""
+
+    rank: int
+    layer: type[BatchNormalization]
+    share: Callable[[np.ndarray], np.ndarray]
+    add_up: Callable[[np.ndarray], np.ndarray]
+
+
+ALONE = Ranks(0, BatchNormalization, lambda batch: batch, lambda gradient: gradient)
+
+
+def ranks_of_mpi() -> Ranks:
+    from mpi4py import MPI  # noqa: PLC0415  # an extra
+
+    from bnnumba.mpi import SyncBatchNormalization  # noqa: PLC0415
+
+    comm = MPI.COMM_WORLD
+    return Ranks(
+        comm.rank, SyncBatchNormalization, lambda batch: np.array_split(batch, comm.size)[comm.rank], comm.allreduce
+    )
+
+
 class Digits(NamedTuple):
     """Images (n, 64), float32, and labels (n,)."""
 
@@ -51,6 +76,7 @@ class Task(NamedTuple):
     rate: float
     start: tuple[np.ndarray, np.ndarray]
     batches: np.ndarray
+    ranks: Ranks = ALONE
 
 
 class Result(NamedTuple):
@@ -63,23 +89,24 @@ class Result(NamedTuple):
 class Network:
     """The network in NumPy; `bn` is None without batch normalization."""
 
-    def __init__(self, start: tuple[np.ndarray, np.ndarray], with_bn: bool) -> None:
+    def __init__(self, start: tuple[np.ndarray, np.ndarray], with_bn: bool, ranks: Ranks) -> None:
         self.w1, self.w2 = (weights.copy() for weights in start)
         self.b1, self.b2 = np.zeros(HIDDEN, np.float32), np.zeros(CLASSES, np.float32)
-        self.bn = BatchNormalization(momentum=MOMENTUM) if with_bn else None
+        self.bn = ranks.layer(momentum=MOMENTUM) if with_bn else None
+        self.ranks = ranks
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         hidden = self._hidden(x)
         normalized = self.bn(hidden) if self.bn else hidden
         return (normalized @ self.w2 + self.b2).argmax(axis=1)
 
-    def step(self, x: np.ndarray, labels: np.ndarray, rate: float) -> None:
-        """Move the weights against the gradient of the batch's mean cross-entropy."""
+    def step(self, x: np.ndarray, labels: np.ndarray, rate: float, size: int) -> None:
+        """Move the weights against the gradient of the batch's mean cross-entropy; size: of all shares of the batch."""
         hidden = self._hidden(x)
         normalized = self.bn(hidden, training=True) if self.bn else hidden
         to_logits = softmax(normalized @ self.w2 + self.b2, axis=1)
         to_logits[np.arange(len(labels)), labels] -= 1
-        to_logits /= len(labels)
+        to_logits /= size
 
         to_normalized = to_logits @ self.w2.T
         to_hidden = self.bn.backward(to_normalized) if self.bn else to_normalized
@@ -89,7 +116,7 @@ class Network:
         moves += [(self.w2, normalized.T @ to_logits), (self.b2, to_logits.sum(axis=0))]
         moves += [(self.bn.gamma, self.bn.dgamma), (self.bn.beta, self.bn.dbeta)] if self.bn else []
         for weights, gradient in moves:
-            np.subtract(weights, rate * gradient, out=weights)
+            np.subtract(weights, rate * self.ranks.add_up(gradient), out=weights)
 
     def _hidden(self, x: np.ndarray) -> np.ndarray:
         return np.maximum(x @ self.w1 + self.b1, 0)
@@ -97,12 +124,13 @@ class Network:
 
 def train_numpy(task: Task, after_epoch: Callable) -> Result:
     """Train in NumPy; the first epoch, in which Numba may compile, is not in the seconds where there are more."""
-    network, digits, ends = Network(task.start, task.with_bn), task.digits, []
+    network, digits, ends = Network(task.start, task.with_bn, task.ranks), task.digits, []
     with np.errstate(over="ignore", invalid="ignore"):  # what the high rate may do is shown by the accuracy
         for epoch in task.batches:
             ends.append(time.perf_counter())
             for batch in epoch:
-                network.step(digits.x_train[batch], digits.train[batch], task.rate)
+                own = task.ranks.share(batch)
+                network.step(digits.x_train[own], digits.train[own], task.rate, len(batch))
             after_epoch()
         ends.append(time.perf_counter())
         accuracy = np.mean(network.predict(digits.x_test) == digits.test)
@@ -168,20 +196,22 @@ def make_batches(rng: np.random.Generator, images: int, epochs: int, size: int) 
     return np.stack([rng.permutation(images)[: steps * size].reshape(steps, size) for _ in range(epochs)])
 
 
-def run(trainers: list[str], epochs: int, batch_size: int, seed: int) -> None:
-    """Train everything, and print the table row by row."""
+def run(trainers: list[str], epochs: int, batch_size: int, seed: int, ranks: Ranks) -> None:
+    """Train everything, and print the table."""
     inputs, rng = load_inputs(), np.random.default_rng(seed)
     images, pixels = inputs["raw"].x_train.shape
     start, batches = make_start(rng, pixels), make_batches(rng, images, epochs, batch_size)
     rows = list(product(inputs, RATES, NETWORKS))
     lines = []
-    with Progress() as bar:
+    with Progress(disable=ranks.rank > 0) as bar:
         epoch = bar.add_task("epochs", total=len(rows) * len(trainers) * epochs)
         for kind, rate, network in rows:
-            task = Task(inputs[kind], NETWORKS[network], rate, start, batches)
+            task = Task(inputs[kind], NETWORKS[network], rate, start, batches, ranks)
             results = [TRAINERS[name](task, partial(bar.advance, epoch)) for name in trainers]
             cells = "".join(f"{r.accuracy:14.1%}{1e3 * r.seconds:8.1f} ms" for r in results)
             lines.append(f"{kind:14}{rate:<8}{network:28}{cells}")
+    if ranks.rank > 0:
+        return
     print(f"\nAccuracy on {len(inputs['raw'].test)} test images after {epochs} epochs, and time per epoch\n")
     print(" " * 50 + "".join(f"{name:>25}" for name in trainers))
     print(f"{'inputs':14}{'rate':8}{'network':28}" + f"{'accuracy':>14}{'epoch':>11}" * len(trainers))
@@ -194,12 +224,19 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--seed", type=int, default=0, help="of the start and of the order of the batches")
     parser.add_argument("--no-keras", action="store_true", help="train in NumPy only")
+    parser.add_argument("--mpi", action="store_true", help="on all ranks of mpiexec together, in NumPy only")
     options = parser.parse_args()
-    trainers = list(TRAINERS)
-    if options.no_keras or not (find_spec("tensorflow") and find_spec("keras")):
+    ranks = ranks_of_mpi() if options.mpi else ALONE
+    trainers, reason = list(TRAINERS), None
+    if options.no_keras or options.mpi:
+        reason = "--no-keras" if options.no_keras else "--mpi"
+    elif not (find_spec("tensorflow") and find_spec("keras")):
+        reason = "it is not installed, or not with TensorFlow"
+    if reason:
         trainers.remove("Keras")
-        print("Keras is left out:", "--no-keras" if options.no_keras else "it is not installed, or not with TensorFlow")
-    run(trainers, options.epochs, options.batch_size, options.seed)
+    if reason and ranks.rank == 0:
+        print("Keras is left out:", reason)
+    run(trainers, options.epochs, options.batch_size, options.seed, ranks)
 
 
 if __name__ == "__main__":

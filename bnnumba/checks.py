@@ -210,9 +210,14 @@ def epsilon(value: object) -> float:
     """A finite real number >= 0."""
     if type(value) is float and 0.0 <= value < math.inf:
         return value
-    number = real("epsilon", value)
+    return not_negative("epsilon", value)
+
+
+def not_negative(name: str, value: object) -> float:
+    """A finite real number >= 0."""
+    number = real(name, value)
     if number < 0:
-        raise ValueError(f"epsilon must be >= 0, got {value!r}")
+        raise ValueError(f"{name} must be >= 0, got {value!r}")
     return number
 
 
@@ -281,8 +286,7 @@ def moments(name: str, value: Any, kind: Any) -> None:
     mean, var, count = value
     features(f"{name}.mean", mean, np.shape(mean))
     features(f"{name}.var", var, np.shape(mean))
-    if real(f"{name}.count", count) < 0:
-        raise ValueError(f"{name}.count must be >= 0, got {count}")
+    not_negative(f"{name}.count", count)
 
 
 def input_shape(value: object) -> tuple[int | None, ...]:
@@ -311,6 +315,15 @@ def same_features(built: tuple[int, ...], came: tuple[int, ...]) -> None:
     """Refuse another feature shape than the one that the layer was built for."""
     if built != came:
         raise ValueError(f"the layer was built for the feature shape {built}, got {came}")
+
+
+def ranks_features(shapes: list[tuple[int, ...]]) -> None:
+    """Refuse layers of which those of different ranks have different features."""
+    for rank, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ValueError(
+                f"all ranks must have the feature shape of rank 0, {shapes[0]}, got {shape} on rank {rank}"
+            )
 
 
 def seen_features(seen: tuple[int, ...], came: tuple[int, ...]) -> None:
@@ -464,10 +477,10 @@ def chunked_like(name: str, value: Any, array: Any) -> None:
 # ---- models in and out
 
 
-def layer(name: str, value: object, kind: type) -> None:
-    """A layer of ours."""
+def instance(name: str, value: object, kind: type) -> None:
+    """An object of a class, a layer of ours for example."""
     if not isinstance(value, kind):
-        raise TypeError(f"{name} must be a {kind.__name__}, got {_described(value)}")
+        raise TypeError(f"{name} must be of class {kind.__name__}, got {_described(value)}")
 
 
 def one_feature_axis(moving_mean: Any) -> int:

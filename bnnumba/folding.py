@@ -63,7 +63,7 @@ def fold_into_conv(
 
 
 def _folded(weights: Array, axis: int, bias: Array | None, layer: BatchNormalization) -> tuple[Array, Array]:
-    checks.layer("layer", layer, BatchNormalization)
+    checks.instance("layer", layer, BatchNormalization)
     outputs = checks.one_feature_axis(layer.moving_mean)
     assert layer.moving_mean is not None
     assert layer.moving_variance is not None

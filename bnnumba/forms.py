@@ -62,6 +62,7 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
 moments_and_rest_into = _either_form("moments_and_rest_into")
 weighted_moments_into = _either_form("weighted_moments_into")
 subtract_weighted = _either_form("subtract_weighted", THREADED_NORMALIZE_BYTES)
+input_gradient = _either_form("input_gradient")
 frozen_input_gradient = _either_form("frozen_input_gradient", THREADED_NORMALIZE_BYTES)
 
 # By what comes behind the normalization: a ReLU or none, a residual that is added or none.

@@ -294,6 +294,66 @@ def batch_norm_backward(
     return Gradients(dx, view.unflatten(dgamma), view.unflatten(dbeta), dresidual)
 
 
+def input_gradient(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array | None,
+    dgamma: Array,
+    dbeta: Array,
+    count: float,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    epsilon: float = 1e-3,
+    mask: Array | None = None,
+    sample_weight: Array | None = None,
+) -> Array:
+    """Compute dx of a training forward whose batch is more than this x: from the whole batch's moments and sums.
+
+        dx = gamma*rstd * (dy - w*(dbeta + x_hat*dgamma)/count)    w = 1 without a mask or weights
+
+    Parameters
+    ----------
+    dy, x : arrays of one shape and dtype
+        A part of the batch. dy is what `batch_norm_backward` calls dresidual: behind a ReLU 0 where y <= 0.
+    mean, var, gamma, feature_axis, epsilon, mask, sample_weight
+        As for `batch_norm_backward`; mean and var are those of the whole batch.
+    dgamma, dbeta : float arrays of the feature shape
+        Those of all parts, added up.
+    count : real number >= 0
+        That of all parts; with 0, dx is 0.
+
+    Returns
+    -------
+    array
+        dx, of x's shape, dtype and memory order.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    """
+    x = checks.data("x", x)
+    dy = checks.like("dy", dy, x)
+    view = axes.canonical_view(x, feature_axis)
+    statistics = view.parameter("mean", mean), view.parameter("var", var)
+    scale = view.parameter("gamma", gamma, 1.0)
+    sums = view.parameter("dgamma", dgamma), view.parameter("dbeta", dbeta)
+    count, epsilon = checks.not_negative("count", count), checks.epsilon(epsilon)
+    weights = weights_of(view, x, mask, sample_weight)
+    dx = axes.empty_like(x)
+    result = view.for_result(dx)
+    inputs = view.of(dy), view.of(x)
+    if weights is not None:
+        total = count / weights.unit
+        weighted.input_gradient_into(*inputs, *statistics, scale, *sums, total, epsilon, weights, result)
+    else:  # the kernel divides by the count of its own x
+        share = view.reduced / count if count else 0.0
+        forms.input_gradient(*inputs, *statistics, scale, *(each * share for each in sums), epsilon, result)
+    return view.deliver(result, dx)
+
+
 def update_moving(
     moving_mean: Array,
     moving_var: Array,

@@ -8,7 +8,8 @@ import numpy as np
 
 from bnnumba import axes, checks, exchange, storage
 from bnnumba._types import Array
-from bnnumba.functional import batch_norm, batch_norm_backward, moments, move, normalize
+from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, move, normalize
+from bnnumba.pooling import Moments
 from bnnumba.renorm import Clipping, Correction, Statistics, correction_of, update
 from bnnumba.state import State
 from bnnumba.streaming import pooled_moments
@@ -17,12 +18,11 @@ from bnnumba.weighted import counted
 Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
 
 
-class _Saved(NamedTuple):
+class Saved(NamedTuple):
     """What backward needs of the training call before it."""
 
     x: Array
-    mean: Array
-    var: Array
+    statistics: Moments  # of the batch; or frozen, the moving ones, which have no count
     frozen: bool
     y: Array | None  # where there is an activation
     residual: bool
@@ -136,7 +136,7 @@ class BatchNormalization:
         self.dgamma: Array | None = None
         self.dbeta: Array | None = None
         self._feature_shape: tuple[int, ...] | None = None
-        self._saved: _Saved | None = None
+        self._saved: Saved | None = None
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         """Make gamma, beta and the moving statistics for inputs of this shape; unknown reduced sizes may be None.
@@ -198,7 +198,7 @@ class BatchNormalization:
         mean, var = self.moving_mean, self.moving_variance
         y = self._normalize(x, mean, var, self.gamma, self.beta, residual)
         if training:
-            self._save(x, mean.copy(), var.copy(), y, residual, {}, frozen=True)
+            self._save(x, Moments(mean.copy(), var.copy(), 0), y, residual, {}, frozen=True)
         return y
 
     def backward(self, dy: Array) -> Array | tuple[Array, Array]:
@@ -217,15 +217,7 @@ class BatchNormalization:
         """
         saved = checks.training_call(self._saved)
         gamma = self.gamma if saved.correction is None else saved.correction.parameters(self.gamma, None)[0]
-        dx, dgamma, dbeta, dresidual = batch_norm_backward(
-            *(dy, saved.x, saved.mean, saved.var, gamma, self.axis),
-            epsilon=self.epsilon,
-            frozen=saved.frozen,
-            y=saved.y,
-            activation=self.activation,
-            residual=saved.residual,
-            **saved.weights,
-        )
+        dx, dgamma, dbeta, dresidual = self._gradients(dy, saved, gamma)
         assert dx is not None
         if saved.correction is not None:
             dgamma = saved.correction.dgamma(dgamma, dbeta)
@@ -254,7 +246,7 @@ class BatchNormalization:
         TypeError, ValueError
             If an argument is not as above, or the feature shape is not the one that the layer was built for.
         """
-        population, number = pooled_moments(batches, self.axis, "axis", progress)
+        population, number = self._population(batches, progress)
         self._build(population.mean.shape)
         if population.count == 0:
             return
@@ -428,16 +420,10 @@ class BatchNormalization:
     ) -> Array:
         moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
         moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
-        y, batch = batch_norm(
-            *(x, self.gamma, self.beta, self.axis),
-            epsilon=self.epsilon,
-            activation=self.activation,
-            residual=residual,
-            **weights,
-        )
+        y, batch = self._batch_norm(x, residual, weights)
         move(moving_mean, moving_variance, batch, self._momentum(), self.ddof, self.skip_nonfinite)
         self.batches_seen += batch.count > 0
-        self._save(x, batch.mean, batch.var, y, residual, weights)
+        self._save(x, batch, y, residual, weights)
         return y
 
     def _renormalize(
@@ -445,14 +431,14 @@ class BatchNormalization:
     ) -> Array:
         names = Statistics._fields
         statistics = Statistics(*(checks.moving(name, getattr(self, name), feature_shape) for name in names))
-        batch = moments(x, self.axis, **weights)
+        batch = self._moments(x, weights)
         correction = correction_of(batch, statistics, self.epsilon, self._clipping)
         y = self._normalize(
             counted(x, batch.count), batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual
         )
         update(statistics, batch, self.epsilon, self._momentum(), self.renorm_momentum, self.skip_nonfinite)
         self.batches_seen += batch.count > 0
-        self._save(x, batch.mean, batch.var, y, residual, weights, correction=correction)
+        self._save(x, batch, y, residual, weights, correction=correction)
         return y
 
     def _momentum(self) -> float:
@@ -477,8 +463,7 @@ class BatchNormalization:
     def _save(
         self,
         x: Array,
-        mean: Array,
-        var: Array,
+        statistics: Moments,
         y: Array,
         residual: Array | None,
         weights: dict[str, Any],
@@ -486,7 +471,7 @@ class BatchNormalization:
         correction: Correction | None = None,
     ) -> None:
         kept = None if self.activation is None else y
-        self._saved = _Saved(x, mean, var, frozen, kept, residual is not None, weights, correction)
+        self._saved = Saved(x, statistics, frozen, kept, residual is not None, weights, correction)
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         if self._feature_shape is not None:
@@ -524,6 +509,34 @@ class BatchNormalization:
     def _weights(self) -> list[tuple[str, Array]]:
         named = [(name, getattr(self, name)) for name in ("gamma", "beta", *Statistics._fields)]
         return [(name, weight) for name, weight in named if weight is not None]
+
+    # ---- all that a layer whose batch is spread over processes does otherwise, see `bnnumba.mpi`
+
+    def _moments(self, x: Array, weights: dict[str, Any]) -> Moments:
+        return moments(x, self.axis, **weights)
+
+    def _batch_norm(self, x: Array, residual: Array | None, weights: dict[str, Any]) -> tuple[Array, Moments]:
+        return batch_norm(
+            *(x, self.gamma, self.beta, self.axis),
+            epsilon=self.epsilon,
+            activation=self.activation,
+            residual=residual,
+            **weights,
+        )
+
+    def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients:
+        return batch_norm_backward(
+            *(dy, saved.x, *saved.statistics[:2], gamma, self.axis),
+            epsilon=self.epsilon,
+            frozen=saved.frozen,
+            y=saved.y,
+            activation=self.activation,
+            residual=saved.residual,
+            **saved.weights,
+        )
+
+    def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
+        return pooled_moments(batches, self.axis, "axis", progress)
 
 
 def _initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype: Any) -> Array:

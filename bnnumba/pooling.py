@@ -6,7 +6,8 @@ import numpy as np
 
 from bnnumba import checks
 from bnnumba._types import Array
-from bnnumba.pairs import Pair, quotient
+from bnnumba.kernels import serial
+from bnnumba.pairs import Pair
 
 
 class _Fields(NamedTuple):
@@ -77,21 +78,35 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     checks.moments("b", b, Moments)
     checks.features("b.mean", b.mean, a.mean.shape)
     count_a, count_b = _plain_count(a.count), _plain_count(b.count)
-    if count_a == 0 or count_b == 0:
-        side, count = (a, count_a) if count_b == 0 else (b, count_b)
-        return Moments.of(Spread(*(Pair(*map(np.array, each)) for each in side.spread)), count)
     return Moments.of(pooled(count_a, a.spread, count_b, b.spread), count_a + count_b)
 
 
 def pooled(count_a: Any, a: Spread, count_b: Any, b: Spread) -> Spread:
-    """Mean and variance of a union; the counts are numbers, or arrays of the feature shape, not both 0."""
-    count = count_a + count_b
-    share_a, share_b = quotient(count_a, count), quotient(count_b, count)
-    with np.errstate(over="ignore", invalid="ignore"):  # of infinite and NaN features, and of huge ones' lows
-        delta = b.mean - a.mean
-        mean = a.mean + delta * share_b
-        var = share_a * a.var + share_b * b.var + (delta * share_a) * (delta * share_b)
-    return Spread(mean, var)
+    """Mean and variance of a union, in new arrays; the counts are numbers, or arrays of the feature shape.
+
+    Where one is 0, the other side stays as it is.
+    """
+    shape = a.mean.high.shape
+    return spread_of(pooled_rows(count_a, rows_of(a), count_b, rows_of(b)), shape)
+
+
+def rows_of(spread: Spread) -> Array:
+    """A spread as the kernels take it, of shape (4, features)."""
+    return np.concatenate([each.ravel() for pair in spread for each in pair]).reshape(4, -1)
+
+
+def spread_of(rows: Array, shape: tuple[int, ...]) -> Spread:
+    """The spread that such rows are, with arrays of the feature shape."""
+    mean, mean_low, var, var_low = (row.reshape(shape) for row in rows)
+    return Spread(Pair(mean, mean_low), Pair(var, var_low))
+
+
+def pooled_rows(count_a: Any, a: Array, count_b: Any, b: Array) -> Array:
+    """Do what `pooled` does."""
+    numbers = [np.full(a.shape[1], np.ravel(count), np.float64) for count in (count_a, count_b)]
+    union = np.empty_like(a)
+    serial.pool_into(numbers[0], a, numbers[1], b, union)
+    return union
 
 
 def _plain_count(count: Any) -> int | float:

@@ -84,9 +84,8 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         x = self._named(X, first) if first else self._fitting(X)
         count, spread = _statistics(x, self.feature_axis)
         if not first:
-            total = self._count + count
-            spread = pooled(self._count, self._spread, np.where(total == 0, 1, count), spread)
-            count = total
+            spread = pooled(self._count, self._spread, count, spread)
+            count = self._count + count
         self._count, self._spread = count, spread
         self.mean_, self.var_ = (np.where(count == 0, np.nan, each.high) for each in spread)
         self.scale_ = np.where(self._constant(), 1.0, np.sqrt(self.var_))

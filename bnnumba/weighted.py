@@ -75,15 +75,31 @@ def backward_into(
         forms.GRADIENT_SUMS[True, True](*inputs[:2], x, mean, var, epsilon, behind, dgamma, dbeta)
     else:
         forms.GRADIENT_SUMS[False, False](behind, x, mean, var, epsilon, dgamma, dbeta)
-    if dx is None:
-        return
+    if dx is not None:
+        input_gradient_into(behind, x, mean, var, gamma, dgamma, dbeta, total, epsilon, weights, dx)
+
+
+def input_gradient_into(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    dgamma: Array,
+    dbeta: Array,
+    total: float,
+    epsilon: float,
+    weights: Weights,
+    dx: Array,
+) -> None:
+    """Fill dx from the sums, and from the count in the weights' unit."""
     if total == 0:
         dx[...] = 0.0
         return
     if x.itemsize == 2:  # half precision is rounded once, at the end
         step = np.empty(x.shape, np.float32)
     else:
-        step = axes.empty_like(x) if np.may_share_memory(dx, behind) else dx  # dx may be x: nothing needs it after this
+        step = axes.empty_like(x) if np.may_share_memory(dx, dy) else dx  # dx may be x: nothing needs it after this
     forms.NORMALIZE[False, False](x, mean, var, dgamma / total, dbeta / total, epsilon, step)
-    forms.subtract_weighted(behind, weights.values, step)
+    forms.subtract_weighted(dy, weights.values, step)
     forms.frozen_input_gradient(step, var, gamma, epsilon, dx)

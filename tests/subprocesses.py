@@ -1,6 +1,8 @@
-"""Run a command of this checkout in a process of its own, where Numba reads its settings anew."""
+"""Run a command of this checkout in processes of its own, where Numba reads its settings anew."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,3 +24,24 @@ def run_python(*arguments, **environment):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Numba" not in done.stderr, done.stderr
     return done.stdout
+
+
+def run_ranks(number, *arguments, seconds=900):
+    """What `python -m mpi4py *arguments` printed on so many ranks, and its exit status; too late, all are killed."""
+    places = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    mpiexec = shutil.which("mpiexec", path=places)
+    assert mpiexec, "mpi4py is there, but no mpiexec"
+    with subprocess.Popen(
+        [mpiexec, "-n", str(number), sys.executable, "-m", "mpi4py", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as job:
+        try:
+            printed, _ = job.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(job.pid, signal.SIGKILL)
+            raise
+    return printed, job.returncode

@@ -28,7 +28,7 @@ def check_near(ours, theirs, dtype):
 
 
 def test_the_core_imports_none_of_them():
-    others = {"torch", "keras", "tensorflow", "onnx", "jax", "sklearn", "dask", "distributed"}
+    others = {"torch", "keras", "tensorflow", "onnx", "jax", "sklearn", "dask", "distributed", "mpi4py"}
     code = f"import bnnumba, sys; print(sorted({others} & set(sys.modules)))"
     assert run_python("-c", code).strip() == "[]"
 

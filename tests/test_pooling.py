@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import bnnumba
 from bnnumba import Moments, merge_moments
 from bnnumba.pairs import Pair, quotient
+from bnnumba.pooling import Spread, pooled
 from tests import bounds, oracle
 from tests.problems import FLOATS, problem, same_bits
 
@@ -95,6 +96,41 @@ def test_an_empty_side_leaves_the_other_as_it_is():
         assert not np.shares_memory(merged.mean, some.mean)
         assert not np.shares_memory(merged.var, some.var)
     assert merge_moments(none, none).count == 0
+
+
+def test_each_feature_has_its_own_counts():
+    """Where one is 0, the other side stays, whatever is there: an infinity, and the digits behind the mean."""
+    rng = np.random.default_rng(0)
+    a, b = (Spread(*(Pair(high, 1e-18 * high) for high in rng.uniform(1, 2, (2, 5)))) for _ in range(2))
+    a.mean.high[0] = b.mean.high[1] = np.inf
+    counts = np.array([3, 0, 0, 4, 5]), np.array([0, 3, 0, 7, 2])
+    union = pooled(counts[0], a, counts[1], b)
+    for f, (count_a, count_b) in enumerate(zip(*(count.tolist() for count in counts), strict=True)):
+        (mean, var), one, other = (_feature(spread, f) for spread in (union, a, b))
+        if count_a == 0 or count_b == 0:
+            assert (mean, var) == (one if count_b == 0 else other)
+            continue
+        count = count_a + count_b
+        exact = (count_a * one[1] + count_b * other[1]) / count
+        exact += count_a * count_b * (one[0] - other[0]) ** 2 / count**2
+        assert abs(var - exact) <= Fraction(2) ** -98 * exact
+        exact = (count_a * one[0] + count_b * other[0]) / count
+        assert abs(mean - exact) <= Fraction(2) ** -100 * exact
+
+
+def _feature(spread, f):
+    """Mean and variance, exactly; infinities as they are."""
+    pairs = [Pair(pair.high[f], pair.low[f]) for pair in spread]
+    return tuple(exactly(pair) if np.isfinite(pair.high) else pair.high for pair in pairs)
+
+
+@pytest.mark.parametrize("factor", [2.0**-1070, 1.0, 2.0**1020])
+def test_the_size_of_counts_does_not_matter(factor):
+    a, b = (bnnumba.moments(problem((9, 3), dtype=np.float64, seed=seed).x) for seed in (0, 1))
+    whole = merge_moments(a._replace(count=3.0), b._replace(count=5.0))
+    scaled = merge_moments(a._replace(count=3 * factor), b._replace(count=5 * factor))
+    np.testing.assert_allclose(scaled.mean, whole.mean, rtol=1e-15)
+    np.testing.assert_allclose(scaled.var, whole.var, rtol=1e-15)
 
 
 def test_a_poisoned_feature_stays_alone():

@@ -5,6 +5,7 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
+from bnnumba.functional import input_gradient
 from tests import bounds, oracle
 from tests.problems import FLOATS, LAYOUTS, problem, same_bits
 
@@ -324,3 +325,32 @@ def test_keras_has_the_same():
         np.testing.assert_allclose(y, other, rtol=1e-5, atol=1e-5)
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [None, "mask", "sample_weight"])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("shape", "axis"), [((40, 3), -1), ((6, 4, 5, 5), 1), ((9000, 64), -1)], ids=str)
+def test_input_gradient_of_parts(shape, axis, dtype, kind):
+    """By the whole batch's moments, sums and count; one part is empty, and one has no weight."""
+    p, cuts = problem(shape, axis, dtype, offset=3.0), [shape[0] // 3, shape[0] // 3, shape[0] - 2]
+    w = np.ones(oracle.position_shape(shape, axis)) if kind is None else weights_of(kind, shape, axis)[kind]
+    w[-2:] = w[-2:] if kind is None else 0
+    mean, var = (each.astype(float).ravel() for each in oracle.moments(p.x, axis, w.astype(float)))
+    exact = oracle.backward(p.dy, p.x, mean, var, p.gamma, axis, weights=w.astype(float))
+    sums = (each.astype(float).ravel() for each in (exact.dgamma, exact.dbeta))
+    given = mean, var, p.gamma, *sums, float(w.sum()), axis
+    parts = [
+        input_gradient(dy, x, *given, **({} if kind is None else {kind: part}))
+        for dy, x, part in zip(*(np.split(each, cuts) for each in (p.dy, p.x, w)), strict=True)
+    ]
+    dx = np.concatenate(parts)
+    assert dx.dtype == dtype
+    bounds.check("dx", dx, exact.dx, bounds.dx(dtype, exact, share=w.astype(oracle.WIDE) / w.sum()))
+
+
+def test_input_gradient_of_nothing():
+    p = problem((5, 3))
+    given = p.dy, p.x, np.zeros(3), np.zeros(3), None, np.ones(3), np.ones(3)
+    assert not input_gradient(*given, 0, mask=np.zeros((5, 1), bool)).any()
+    with pytest.raises(ValueError, match="count must be >= 0, got -1"):
+        input_gradient(*given, -1)

@@ -41,7 +41,7 @@ def jobs() -> list[Job]:
 
 def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
     x, f, number, count = types.Array(dtype, 3, "C"), types.Array(types.float64, 1, "C"), types.float64, types.int64
-    moving = types.Array(dtype, 1, "C")
+    moving, rows = types.Array(dtype, 1, "C"), types.Array(types.float64, 2, "C")
     forward, backward = (x, f, f, number, x), (x, x, f, f, f, number, x)
     fused_backward = (x, x, x, f, f, f, number, x)
     update = (moving, moving, f, f, count, number, count)
@@ -74,6 +74,7 @@ def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
         "frozen_relu_backward_into": (*fused_backward, f, f),
         "frozen_add_relu_backward_into": (*fused_backward, x, f, f),
         "subtract_weighted": (x, types.Array(types.float64, 3, "C"), x),
+        "pool_into": (f, rows, f, rows, rows),
         "update_moving": update,
         "update_moving_finite": update,
     }

@@ -31,6 +31,7 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     frozen_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
     frozen_add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
     subtract_weighted(dy, weights, change)
+    pool_into(count_a, a, count_b, b, union)
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
     update_moving_finite(moving_mean, moving_var, mean, var, count, momentum, ddof)
 
@@ -45,6 +46,9 @@ rest is what rounding took from the mean, which is mean + rest with twice the di
 
 weights is (outer, 1, inner), float64 and C-contiguous, of what is finite and not negative. Where it is 0, x may be
 anything; count is the sum. subtract_weighted makes change = dy - weights*change, in place.
+
+a, b and union are (4, feature), float64 and C-contiguous: mean, what rounding took from it, var, and what it took from
+that, as `merge_moments` pools them; each feature has its own counts, float64.
 
 After a ReLU the backward pass needs the forward's y. dresidual, the gradient of the residual, is dy where y > 0 (or
 NaN), else 0, and takes dy's place in all equations; without a ReLU it is dy.

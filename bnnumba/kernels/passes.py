@@ -11,6 +11,7 @@ from bnnumba.kernels.formulas import gradient_terms, moved, normalized
 from bnnumba.kernels.formulas import input_gradient as input_gradient_values
 from bnnumba.kernels.grid import make_weighted_grid
 from bnnumba.kernels.parts import adding, adding_and_filling, adding_by, filling
+from bnnumba.kernels.pooling import fill_pooled
 from bnnumba.kernels.statistics import (
     new_features,
     new_partial,
@@ -144,6 +145,11 @@ def subtract_weighted(dy: Array, weights: Array, change: Array) -> None:
     each_thread(subtract_share, thread_count(), (dy, weights, change))
 
 
+def pool_into(count_a: Array, a: Array, count_b: Array, b: Array, union: Array) -> None:
+    """Fill the rows of union with the moments of two batches together; where one count is 0, with the other's."""
+    fill_pooled(count_a, a, count_b, b, union)
+
+
 def update_moving(
     moving_mean: Array, moving_var: Array, mean: Array, var: Array, count: int, momentum: float, ddof: int
 ) -> None:
@@ -218,6 +224,7 @@ KERNELS = (
     "batch_norm_backward_into",
     "frozen_backward_into",
     "subtract_weighted",
+    "pool_into",
     "update_moving",
     "update_moving_finite",
     "moments",

@@ -1,0 +1,71 @@
+"""What synchronization costs: `NUMBA_NUM_THREADS=1 mpiexec -n 2 python -m mpi4py -m bench.synchronization`.
+
+Microseconds of a training forward and backward of a layer, on a batch of each rank's own, float32: with moments and
+sums of all ranks' batches together, and of its own batch only; and of the two exchanges alone. Each is the least of
+many rounds, which all ranks begin together, and the slowest rank's time counts. Each rank has its share of the cores:
+where threads outnumber these, the ranks wait for one another's threads.
+"""
+
+import argparse
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+from mpi4py import MPI
+
+from bnnumba import BatchNormalization
+from bnnumba.mpi import SyncBatchNormalization, exchange, merged_moments
+
+COMM = MPI.COMM_WORLD
+CALLS = 10  # in a round
+
+
+def least_microseconds(call: Callable[[], object], rounds: int) -> float:
+    call()  # which may compile
+    times = []
+    for _ in range(rounds):
+        COMM.Barrier()
+        start = perf_counter()
+        for _ in range(CALLS):
+            call()
+        times.append(COMM.allreduce(perf_counter() - start, MPI.MAX))
+    return 1e6 * min(times) / CALLS
+
+
+def training(layer: BatchNormalization, x: np.ndarray) -> Callable[[], object]:
+    def step() -> None:
+        layer(x, training=True)
+        layer.backward(x)
+
+    return step
+
+
+def exchanging(features: int) -> Callable[[], object]:
+    moments, sums = np.ones(1 + 4 * features), np.ones((2, features))
+
+    def step() -> None:
+        exchange(moments, merged_moments, COMM)
+        exchange(sums, np.add, COMM)
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.synchronization", description=__doc__.partition("\n")[0])
+    parser.add_argument("--features", type=int, nargs="+", default=[64, 256, 1024, 4096])
+    parser.add_argument("--rows", type=int, default=128, help="of each rank's batch")
+    parser.add_argument("--rounds", type=int, default=200)
+    options = parser.parse_args()
+    if COMM.rank == 0:
+        print(f"Microseconds of forward and backward, {COMM.size} ranks with {options.rows} rows each\n")
+        print(f"{'features':>8}{'synchronized':>16}{'by itself':>16}{'exchanges':>16}")
+    for features in options.features:
+        x = np.random.default_rng(COMM.rank).standard_normal((options.rows, features), np.float32)
+        calls = training(SyncBatchNormalization(), x), training(BatchNormalization(), x), exchanging(features)
+        times = [least_microseconds(call, options.rounds) for call in calls]
+        if COMM.rank == 0:
+            print(f"{features:8}" + "".join(f"{time:16.1f}" for time in times), flush=True)
+
+
+if __name__ == "__main__":
+    main()
