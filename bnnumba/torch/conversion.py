@@ -61,7 +61,7 @@ def convert(model: nn.Module, *, back: bool = False) -> nn.Module:
 
     The logger "bnnumba.torch" says at level INFO what was done.
     """
-    checks.layer("model", model, nn.Module)
+    checks.instance("model", model, nn.Module)
     if checks.flag("back", back):
         _restore(model)
     else:
