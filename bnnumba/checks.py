@@ -554,6 +554,13 @@ def values_per_channel(count: int, shape: Collection[int]) -> None:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
 
 
+def running_shapes(mean: tuple[int, ...], var: tuple[int, ...], channels: tuple[int, ...]) -> None:
+    """Refuse running statistics of another number of channels than the input's."""
+    for name, shape in (("running_mean", mean), ("running_var", var)):
+        if shape != channels:
+            raise ValueError(f"{name} must have shape {tuple(channels)}, got {tuple(shape)}")
+
+
 def no_third_derivative() -> NoReturn:
     """Refuse to differentiate second derivatives."""
     raise NotImplementedError("batch normalization has no third derivatives here")

@@ -26,6 +26,15 @@ def features_of(tensor: Tensor | None) -> Any:
     return (tensor.detach() if tensor.element_size() > 2 else tensor.detach().float()).numpy()
 
 
+def features_like(gamma: Tensor | None, array: Array) -> Tensor:
+    """The tensor of an array of features, in gamma's dtype; float64 where gamma is None."""
+    if gamma is None or gamma.dtype is torch.float64:
+        return torch.from_numpy(array)
+    if gamma.dtype is torch.float32:
+        return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(array).to(gamma.dtype)
+
+
 def tensor_of(array: Array) -> Tensor:
     """The tensor on an array's memory."""
     if array.dtype.name != "bfloat16":

@@ -1,7 +1,6 @@
 """Batch normalization as operations of PyTorch, on the memory that tensors and arrays share; `functional` computes.
 
-Axis 1 has the features. Statistics and the gradients of gamma and beta are float64: autograd brings gradients into
-their parameters' dtype.
+Axis 1 has the features. mean and var are float64; dgamma and dbeta have gamma's dtype, or float64 without a gamma.
 """
 
 from typing import Any
@@ -10,8 +9,8 @@ import torch
 from torch import Tensor
 
 from bnnumba import checks, functional, second
-from bnnumba.pooling import Moments
-from bnnumba.torch.memory import array_of, features_of, new, new_features, tensor_of
+from bnnumba.kernels import serial
+from bnnumba.torch.memory import array_of, features_like, features_of, new, new_features, tensor_of
 from bnnumba.torch.registry import Operation
 
 
@@ -96,12 +95,15 @@ def _batch_norm_backward(
     if gradients.dresidual is not None:
         given = tensor_of(gradients.dresidual)
         dresidual = given if given.stride() == dresidual.stride() else dresidual.copy_(given)
-    return dx, torch.from_numpy(gradients.dgamma), torch.from_numpy(gradients.dbeta), dresidual
+    return dx, features_like(gamma, gradients.dgamma), features_like(gamma, gradients.dbeta), dresidual
 
 
-def _batch_norm_backward_shapes(dy: Tensor, x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _batch_norm_backward_shapes(
+    dy: Tensor, x: Tensor, y: Any, mean: Tensor, var: Tensor, gamma: Tensor | None, *others: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     needs_dx, needs_dresidual = others[-2:]
-    return new(x, needs_dx), new_features(x), new_features(x), new(x, needs_dresidual)
+    sums = new_features(x) if gamma is None else torch.empty_like(gamma)
+    return new(x, needs_dx), sums, torch.empty_like(sums), new(x, needs_dresidual)
 
 
 def _save_again(ctx: Any, inputs: Any, output: Any) -> None:
@@ -116,7 +118,7 @@ def _differentiate_again(
     """The gradients of dy, x and gamma. What a ReLU lets pass is held constant, as in all of PyTorch."""
     dy, x, y, mean, var, gamma = ctx.saved_tensors
     ddy, dx, dgamma = batch_norm_double_backward(
-        ddx, ddgamma, ddbeta, _passed(dy, y), x, mean, var, gamma, ctx.epsilon, ctx.frozen
+        _passed(dy, y), x, mean, var, gamma, ddx, ddgamma, ddbeta, ctx.epsilon, ctx.frozen
     )
     if ddresidual is not None:
         ddy = ddy + ddresidual
@@ -129,14 +131,14 @@ def _passed(dy: Tensor, y: Tensor | None) -> Tensor:
 
 
 def _batch_norm_double_backward(
-    ddx: Tensor | None,
-    ddgamma: Tensor | None,
-    ddbeta: Tensor | None,
     dy: Tensor,
     x: Tensor,
     mean: Tensor,
     var: Tensor,
     gamma: Tensor | None,
+    ddx: Tensor | None,
+    ddgamma: Tensor | None,
+    ddbeta: Tensor | None,
     epsilon: float,
     frozen: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +152,7 @@ def _batch_norm_double_backward(
     return torch.empty_like(x).copy_(tensor_of(ddy)), torch.empty_like(x).copy_(tensor_of(dx)), torch.from_numpy(dgamma)
 
 
-def _double_backward_shapes(ddx: Any, ddgamma: Any, ddbeta: Any, dy: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, ...]:
+def _double_backward_shapes(dy: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return torch.empty_like(x), torch.empty_like(x), new_features(x)
 
 
@@ -168,17 +170,17 @@ def _move(
     momentum: float | None,
 ) -> None:
     """Count a batch, and move the running statistics towards its own; momentum None is 1/batches."""
-    half = running_mean.element_size() == 2
-    wide = [each.float() if half else each for each in (running_mean, running_var)]
-    shape, names = tuple(mean.shape), ("running_mean", "running_var")
-    arrays = [checks.moving(name, each.numpy(), shape) for name, each in zip(names, wide, strict=True)]
+    checks.running_shapes(running_mean.shape, running_var.shape, mean.shape)
     batches.add_(1)
-    share = 1 / int(batches) if momentum is None else momentum
-    moments = Moments(mean.numpy(), var.numpy(), count)
-    functional.move(arrays[0], arrays[1], moments, 1 - share, 1, False)
-    if half:
-        running_mean.copy_(wide[0])
-        running_var.copy_(wide[1])
+    kept = float(1 - (1 / int(batches) if momentum is None else momentum))
+    batch = mean.numpy(), var.numpy(), count, kept, 1
+    if running_mean.element_size() > 2:
+        serial.update_moving(running_mean.numpy(), running_var.numpy(), *batch)
+        return
+    wide_mean, wide_var = running_mean.float(), running_var.float()
+    serial.update_moving(wide_mean.numpy(), wide_var.numpy(), *batch)
+    running_mean.copy_(wide_mean)
+    running_var.copy_(wide_var)
 
 
 batch_norm_double_backward = Operation(

@@ -50,8 +50,11 @@ class Operation:
             self._differentiable = _function(compute, save, differentiate).apply
 
     def __call__(self, *arguments: Any) -> Any:
-        """Compute; with plain tensors past PyTorch's dispatcher, which costs more than all else of a small call."""
-        if torch.compiler.is_compiling() or not all(map(_plain, arguments)):
+        """Compute; with plain tensors past PyTorch's dispatcher, which costs more than all else of a small call.
+
+        The first argument tells: of a tensor's subclasses some are tracers, which have no data; if one is, all are.
+        """
+        if torch.compiler.is_compiling() or type(arguments[0]) not in PLAIN:
             return self._registered(*arguments)
         return (self._differentiable if torch.is_grad_enabled() else self._compute)(*arguments)
 
@@ -75,11 +78,6 @@ def _within_threads(compute: Function) -> Function:
             numba.set_num_threads(before)
 
     return limited
-
-
-def _plain(argument: Any) -> bool:
-    """Whether an argument has its data here: of a tensor's subclasses, tracers are, that have none."""
-    return type(argument) in PLAIN or not isinstance(argument, Tensor)
 
 
 def _function(compute: Function, save: Function, differentiate: Function) -> Any:
