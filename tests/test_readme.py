@@ -10,11 +10,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 def test_there_are_examples():
-    assert len(EXAMPLES) == 10
+    assert len(EXAMPLES) == 11
 
 
 @pytest.mark.parametrize("number", range(len(EXAMPLES)))
 def test_example(number, tmp_path, monkeypatch):
+    if "import torch" in EXAMPLES[number]:
+        pytest.importorskip("torch", exc_type=ModuleNotFoundError)  # which no extra brings along
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)  # where an example may write
     path = tmp_path / "example.py"  # a file, because a cached @njit function needs one

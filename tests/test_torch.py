@@ -13,6 +13,7 @@ from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
 from bnnumba.torch import memory, operations  # noqa: E402
+from tests.subprocesses import run_python  # noqa: E402
 
 FIRST, LAST, LAST_3D = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 CASES = {  # the layer, the input's shape, options: PyTorch's own tests have these
@@ -262,6 +263,31 @@ def test_under_activation_checkpointing():
     (plain,) = torch.autograd.grad(layer(x).square().sum(), x)
     y = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=False)
     assert torch.equal(torch.autograd.grad(y.square().sum(), x)[0], plain)
+
+
+THREADS = """
+import numba, torch
+from bnnumba import functional, torch as ours
+layer, x, compute = ours.BatchNorm2d(3), torch.randn(8, 3, 256, 256), functional.batch_norm
+def counting(*arguments, **options):
+    print(numba.get_num_threads())
+    return compute(*arguments, **options)
+torch.set_num_threads(1)
+layer(x)
+try:
+    print(numba.threading_layer())
+except ValueError:
+    print("none")
+torch.set_num_threads(2)
+functional.batch_norm = counting
+layer(x)
+print(numba.get_num_threads())
+"""
+
+
+def test_no_more_threads_than_pytorch_has():
+    """With one, Numba starts none; with fewer than Numba has, so many, and for the call only."""
+    assert run_python("-c", THREADS, NUMBA_NUM_THREADS="4").split() == ["none", "2", "4"]
 
 
 class Normalized(torch.utils.data.Dataset):

@@ -41,8 +41,8 @@ def convert(model: nn.Module, *, back: bool = False) -> nn.Module:
         subclasses and SyncBatchNorm, none is, nor are layers with a tensor that is not on the CPU or of another dtype
         than float32, float64, bfloat16 and float16.
     back : bool
-        True makes PyTorch's layers of all that were converted, and of all else of this package in the model, and gives
-        every fused ReLU its work back.
+        True undoes that: layers of this package become PyTorch's, and fused ReLUs work again. A layer that was made
+        with an activation is left as it is.
 
     Returns
     -------
