@@ -554,11 +554,12 @@ def values_per_channel(count: int, shape: Collection[int]) -> None:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
 
 
-def running_shapes(mean: tuple[int, ...], var: tuple[int, ...], channels: tuple[int, ...]) -> None:
-    """Refuse running statistics of another number of channels than the input's."""
-    for name, shape in (("running_mean", mean), ("running_var", var)):
-        if shape != channels:
-            raise ValueError(f"{name} must have shape {tuple(channels)}, got {tuple(shape)}")
+def running_statistic(name: str, value: Any, channels: tuple[int, ...]) -> None:
+    """A floating tensor with a value for each channel."""
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be a tensor of real floats, got {value.dtype}")
+    if value.shape != channels:
+        raise ValueError(f"{name} must have shape {tuple(channels)}, got {tuple(value.shape)}")
 
 
 def no_third_derivative() -> NoReturn:

@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
 
 from torch import nn  # noqa: E402
-from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
+from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
+from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
 from bnnumba.torch import memory, operations  # noqa: E402
@@ -80,8 +81,7 @@ def test_training_and_inference(case, dtype):
             results = [step(each.train(training), x, dy) for each in (theirs, layer)]
             for a, b in zip(*results, strict=True):
                 near(b, a)
-            assert results[1][0].is_contiguous(memory_format=memory_format)
-            assert results[1][1].is_contiguous(memory_format=memory_format)
+            assert all(each.is_contiguous(memory_format=memory_format) for each in results[1][:2]) or not x.numel()
         assert list(layer.state_dict()) == list(theirs.state_dict())
         for name, buffer in theirs.named_buffers():
             near(getattr(layer, name), buffer)
@@ -186,9 +186,31 @@ def test_gradients_in_any_memory(dy):
 def test_inputs_in_any_memory():
     theirs, layer = both("BatchNorm2d", 3)
     whole, dy = data((8, 3, 6, 10))[0], data((4, 3, 5, 6))[1]
-    for x in (whole[::2, :, :5, 4:], whole.transpose(2, 3)[1::2, :, :5], torch.ones(1, 3, 1, 1).expand(4, 3, 5, 6)):
+    negative = torch.complex(torch.zeros(4, 3, 5, 6), dy).conj().imag
+    assert negative.is_neg()
+    sliced, transposed = whole[::2, :, :5, 4:], whole.transpose(2, 3)[1::2, :, :5, :6]
+    last = data((8, 3, 5, 6), memory_format=LAST)[0][::2]
+    for x in (
+        sliced,
+        transposed,
+        dy.transpose(0, 3).contiguous().transpose(0, 3),
+        last,
+        negative,
+        dy[:1].expand(4, 3, 5, 6),
+    ):
         for a, b in zip(step(theirs, x, dy), step(layer, x, dy), strict=True):
             near(b, a)
+            assert a.stride() == b.stride()
+
+
+def test_statistics_that_are_not_counted():
+    """As PyTorch has it: no average without a count."""
+    for momentum in (0.5, None):
+        layers, x = both("BatchNorm2d", 3, momentum=momentum), data((4, 3, 6, 5))[0]
+        for layer in layers:
+            layer.num_batches_tracked = None
+            layer(x)
+        near(layers[1].running_mean, layers[0].running_mean)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -245,6 +267,23 @@ def test_the_registered_operations_compute_the_same():
     assert all(
         map(torch.equal, torch.ops.bnnumba.batch_norm_backward(*backward), operations.batch_norm_backward(*backward))
     )
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_tracers_see_the_operations():
+    """TorchScript's, and those that watch what the dispatcher does."""
+    layer = both("BatchNorm2d", 3)[1].eval()
+    (x, _), (other, _) = data((4, 3, 6, 5)), data((4, 3, 6, 5), seed=1)
+    assert torch.equal(make_fx(layer)(x)(other), layer(other))
+    with torch.no_grad():
+        assert torch.equal(torch.jit.trace(layer, x)(other), layer(other))
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad], ids=["no_grad", "enable_grad"])
+def test_forward_mode_is_refused(context):
+    x = data((4, 3, 6, 5))[0]
+    with forward_ad.dual_level(), context(), pytest.raises(NotImplementedError, match="forward mode"):
+        ours.BatchNorm2d(3).eval()(forward_ad.make_dual(x, x))
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
@@ -392,6 +431,14 @@ REFUSED = [
 def test_refused(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
+def test_running_statistics_must_be_floats(training):
+    layer = ours.BatchNorm2d(3).train(training)
+    layer.running_mean = torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(TypeError, match=r"mean must be .* real floats, got .*int64"):
+        layer(X)
 
 
 def test_what_is_refused_moves_nothing():

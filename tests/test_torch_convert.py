@@ -84,6 +84,24 @@ def test_layers_stay_the_objects_that_they_are():
     assert calls == [1]
 
 
+def test_a_fused_relu_still_is_one_for_all_else():
+    """In other places of the model, and where its layer was replaced or folded."""
+    model = ours.convert(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU()))
+    assert model[1].activation == "relu"
+    x = torch.randn(8, 3, 6, 6)
+    y = model(x)
+    assert model[2](y) is y
+    assert model[2](x).min() == 0
+    model[1] = nn.BatchNorm2d(4)
+    assert model(x).min() == 0
+    calls = []
+    model[2].register_forward_hook(lambda *_: calls.append(1))
+    ours.convert(model, back=True)
+    assert kinds(model)[1:] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    model(x)
+    assert calls == [1]
+
+
 def test_twice_is_once():
     model = ours.convert(make_model())
     text = repr(model)
@@ -163,8 +181,8 @@ def test_what_was_done_is_logged(caplog):
         "0: BatchNorm2d of bnnumba",
         "2: left as it is: its weight is on meta",
         "1: computed by the layer before it",
-        "1: ReLU of PyTorch",
         "0: BatchNorm2d of PyTorch",
+        "1: ReLU of PyTorch",
     ]
 
 

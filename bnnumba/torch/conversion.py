@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from bnnumba import checks
-from bnnumba.torch.modules import DTYPES, BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bnnumba.torch.modules import DTYPES, RECTIFIED, BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 OURS = {nn.BatchNorm1d: BatchNorm1d, nn.BatchNorm2d: BatchNorm2d, nn.BatchNorm3d: BatchNorm3d}
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
@@ -16,23 +16,19 @@ THEIRS = {ours: theirs for theirs, ours in OURS.items()}
 _log = logging.getLogger("bnnumba.torch")
 
 
-class FusedReLU(nn.Module):
-    """In the place of a ReLU that the layer before it computes."""
-
-    def __init__(self, relu: nn.ReLU) -> None:
-        super().__init__()
-        self.relu = [relu]  # in a list, where it is no part of the model
+class FusedReLU(nn.ReLU):
+    """A ReLU with nothing left to do where the layer before it has done it; with any other input it is one."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # PyTorch's name
-        """Return the input as it is."""
-        return input
+        """Return max(input, 0)."""
+        return input if getattr(input, RECTIFIED, False) else super().forward(input)
 
 
 def convert(model: nn.Module, *, back: bool = False) -> nn.Module:
     """Let the BatchNorm layers of a model compute here, in place, and fuse each with a ReLU directly behind it.
 
-    Layers stay the objects that they are, with their parameters, running statistics, hooks and mode; only their class
-    changes. So optimizers, checkpoints and other references to them stay good.
+    Layers and ReLUs stay the objects that they are, with their parameters, running statistics, hooks and mode; only
+    their class changes. So optimizers, checkpoints and other references to them stay good.
 
     Parameters
     ----------
@@ -57,7 +53,8 @@ def convert(model: nn.Module, *, back: bool = False) -> nn.Module:
     Notes
     -----
     A ReLU is fused where an nn.Sequential calls it next after the layer, the layer has no other place in the model, and
-    neither has hooks. What a later hook, or code that calls the layer by itself, sees of it is then behind the ReLU.
+    neither has hooks. What a later hook, or code that calls the layer by itself, sees of it is then behind the ReLU; a
+    ReLU still is one for all but such a layer's result.
 
     The logger "bnnumba.torch" says at level INFO what was done.
     """
@@ -81,29 +78,27 @@ def _replace(model: nn.Module) -> None:
         layer.activation = None
         _log.info("%s: %s of bnnumba", name, type(layer).__name__)
     places = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    for sequence, layer, behind, name in _in_a_row(model):
+    for layer, behind, name in _in_a_row(model):
         alone = places[id(layer)] == 1 and not _hooked(layer) and not _hooked(behind)
-        if type(behind) is nn.ReLU and layer.activation is None and alone:
-            layer.activation = "relu"
-            sequence._modules[name.rpartition(".")[2]] = FusedReLU(behind).train(behind.training)
+        if type(behind) in (nn.ReLU, FusedReLU) and layer.activation is None and alone:
+            layer.activation, behind.__class__ = "relu", FusedReLU
             _log.info("%s: computed by the layer before it", name)
 
 
 def _restore(model: nn.Module) -> None:
-    for sequence, layer, behind, name in _in_a_row(model):
+    for layer, behind, _ in _in_a_row(model):
         if type(behind) is FusedReLU:
             layer.activation = None
-            sequence._modules[name.rpartition(".")[2]] = behind.relu[0].train(behind.training)
+    for name, module in model.named_modules():
+        if type(module) is FusedReLU:
+            module.__class__ = nn.ReLU
             _log.info("%s: ReLU of PyTorch", name)
-    for name, layer in model.named_modules():
-        if type(layer) not in THEIRS:
-            continue
-        if layer.activation is not None:
+        elif type(module) in THEIRS and module.activation is not None:
             _log.info("%s: left as it is: it has an activation of its own", name)
-            continue
-        layer.__class__ = THEIRS[type(layer)]
-        del layer.activation
-        _log.info("%s: %s of PyTorch", name, type(layer).__name__)
+        elif type(module) in THEIRS:
+            module.__class__ = THEIRS[type(module)]
+            del module.activation
+            _log.info("%s: %s of PyTorch", name, type(module).__name__)
 
 
 def _refused(layer: nn.Module) -> str:
@@ -117,13 +112,13 @@ def _refused(layer: nn.Module) -> str:
     return ""
 
 
-def _in_a_row(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, nn.Module, str]]:
-    """Sequences, their layers of ours, what they call directly behind each, and its name in the model."""
+def _in_a_row(model: nn.Module) -> Iterator[tuple[nn.Module, nn.Module, str]]:
+    """Layers of ours, what a sequence calls directly behind each, and its name in the model."""
     for name, sequence in model.named_modules():
         if isinstance(sequence, nn.Sequential) and type(sequence).forward is nn.Sequential.forward:
-            for (_, layer), (own_name, behind) in pairwise(list(sequence._modules.items())):
+            for (_, layer), (own_name, behind) in pairwise(sequence._modules.items()):
                 if type(layer) in THEIRS:
-                    yield sequence, layer, behind, f"{name}.{own_name}".lstrip(".")
+                    yield layer, behind, f"{name}.{own_name}".lstrip(".")
 
 
 def _hooked(module: nn.Module) -> bool:

@@ -8,12 +8,14 @@ from torch import Tensor
 
 from bnnumba._types import Array
 
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
 
 def array_of(tensor: Tensor | None) -> Any:
     """The array on a tensor's memory; None of None."""
     if tensor is None:
         return None
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     if tensor.dtype is not torch.bfloat16:
         return tensor.numpy()
     return tensor.view(torch.int16).numpy().view(_bfloat16())
@@ -42,9 +44,12 @@ def tensor_of(array: Array) -> Tensor:
     return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
 
 
-def new(x: Tensor, needed: bool) -> Tensor:
-    """A new tensor like x, or an empty one."""
-    return torch.empty_like(x) if needed else x.new_empty(0)
+def new(x: Tensor, needed: bool = True) -> Tensor:
+    """A new tensor of x's shape, dtype and memory format, as PyTorch sees it; or an empty one."""
+    if not needed:
+        return x.new_empty(0)
+    last = x.ndim in CHANNELS_LAST and not x.is_contiguous() and x.stride(1) == 1
+    return torch.empty_like(x, memory_format=CHANNELS_LAST[x.ndim] if last else torch.contiguous_format)
 
 
 def new_features(x: Tensor) -> Tensor:

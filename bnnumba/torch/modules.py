@@ -10,6 +10,7 @@ from bnnumba import checks
 from bnnumba.torch.operations import batch_norm, move
 
 DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
+RECTIFIED = "_bnnumba_rectified"  # an attribute of tensors that a ReLU would leave as they are
 
 
 class Layer(_BatchNorm):
@@ -21,7 +22,7 @@ class Layer(_BatchNorm):
                   momentum None: the average over all batches, momentum = 1/num_batches_tracked
         otherwise: mean and var are running_mean and running_var
 
-    Constructor, attributes, state dict and errors are PyTorch's, but for the following.
+    Constructor, attributes and state dict are PyTorch's, but for the following.
 
     Parameters
     ----------
@@ -58,6 +59,8 @@ class Layer(_BatchNorm):
         y, *batch = batch_norm(input, residual, self.weight, self.bias, *given, self.eps, relu)
         if tracked and mean is not None:
             move(mean, var, self.num_batches_tracked, *batch, count, self.momentum)
+        if relu and not torch.compiler.is_compiling():  # where a second ReLU costs nothing
+            setattr(y, RECTIFIED, True)
         return y
 
     def extra_repr(self) -> str:

@@ -25,20 +25,19 @@ def _batch_norm(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, and the mean and variance that made it: those given, or where these are None the batch's own."""
-    y = torch.empty_like(x)
+    y = new(x)
     parameters = features_of(gamma), features_of(beta)
     behind = {"activation": "relu" if relu else None, "residual": array_of(residual)}
     if mean is None or var is None:
         batch = functional.batch_norm(array_of(x), *parameters, 1, epsilon=epsilon, out=array_of(y), **behind)[1]
         return y, torch.from_numpy(batch.mean), torch.from_numpy(batch.var)
-    mean, var = mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)
     given = features_of(mean), features_of(var), *parameters
     functional.normalize(array_of(x), *given, 1, epsilon=epsilon, out=array_of(y), **behind)
-    return y, mean, var
+    return y, mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)
 
 
 def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), new_features(x), new_features(x)
+    return new(x), new_features(x), new_features(x)
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
@@ -149,11 +148,11 @@ def _batch_norm_double_backward(
         epsilon=epsilon,
         frozen=frozen,
     )
-    return torch.empty_like(x).copy_(tensor_of(ddy)), torch.empty_like(x).copy_(tensor_of(dx)), torch.from_numpy(dgamma)
+    return new(x).copy_(tensor_of(ddy)), new(x).copy_(tensor_of(dx)), torch.from_numpy(dgamma)
 
 
 def _double_backward_shapes(dy: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return torch.empty_like(x), torch.empty_like(x), new_features(x)
+    return new(x), new(x), new_features(x)
 
 
 def _refuse(ctx: Any, *_: Any) -> None:
@@ -163,16 +162,19 @@ def _refuse(ctx: Any, *_: Any) -> None:
 def _move(
     running_mean: Tensor,
     running_var: Tensor,
-    batches: Tensor,
+    batches: Tensor | None,
     mean: Tensor,
     var: Tensor,
     count: int,
     momentum: float | None,
 ) -> None:
-    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches."""
-    checks.running_shapes(running_mean.shape, running_var.shape, mean.shape)
-    batches.add_(1)
-    kept = float(1 - (1 / int(batches) if momentum is None else momentum))
+    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
+    checks.running_statistic("running_mean", running_mean, mean.shape)
+    checks.running_statistic("running_var", running_var, mean.shape)
+    if batches is not None:
+        batches.add_(1)
+    average = 0 if batches is None else 1 / int(batches)
+    kept = float(1 - (average if momentum is None else momentum))
     batch = mean.numpy(), var.numpy(), count, kept, 1
     if running_mean.element_size() > 2:
         serial.update_moving(running_mean.numpy(), running_var.numpy(), *batch)

@@ -7,6 +7,7 @@ from typing import Any
 import numba
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.library import custom_op
 
 from bnnumba import forms
@@ -50,13 +51,18 @@ class Operation:
             self._differentiable = _function(compute, save, differentiate).apply
 
     def __call__(self, *arguments: Any) -> Any:
-        """Compute; with plain tensors past PyTorch's dispatcher, which costs more than all else of a small call.
-
-        The first argument tells: of a tensor's subclasses some are tracers, which have no data; if one is, all are.
-        """
-        if torch.compiler.is_compiling() or type(arguments[0]) not in PLAIN:
+        """Compute; past PyTorch's dispatcher, which costs more than all else of a small call, unless it is watched."""
+        if _watched(arguments[0]):
             return self._registered(*arguments)
-        return (self._differentiable if torch.is_grad_enabled() else self._compute)(*arguments)
+        differentiable = torch.is_grad_enabled() or forward_ad._current_level >= 0  # where no_grad is none
+        return (self._differentiable if differentiable else self._compute)(*arguments)
+
+
+def _watched(tensor: Tensor) -> bool:
+    """Whether a call is traced: by torch.compile, by TorchScript, by a dispatch mode, or on tensors without data."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+        return True
+    return type(tensor) not in PLAIN
 
 
 def _within_threads(compute: Function) -> Function:
