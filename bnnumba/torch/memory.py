@@ -22,10 +22,11 @@ def array_of(tensor: Tensor | None) -> Any:
 
 
 def features_of(tensor: Tensor | None) -> Any:
-    """Parameters or statistics as an array, on the same memory if their precision is not half; None of None."""
+    """Parameters or statistics as an array of float64, maybe on the same memory; None of None."""
     if tensor is None:
         return None
-    return (tensor.detach() if tensor.element_size() > 2 else tensor.detach().float()).numpy()
+    array = (tensor.detach() if tensor.element_size() > 2 else tensor.detach().float()).numpy()
+    return array.astype(np.float64, copy=False)
 
 
 def features_like(gamma: Tensor | None, array: Array) -> Tensor:

@@ -31,6 +31,8 @@ def _batch_norm(
     if mean is None or var is None:
         batch = functional.batch_norm(array_of(x), *parameters, 1, epsilon=epsilon, out=array_of(y), **behind)[1]
         return y, torch.from_numpy(batch.mean), torch.from_numpy(batch.var)
+    checks.running_statistic("running_mean", mean, x.shape[1:2])
+    checks.running_statistic("running_var", var, x.shape[1:2])
     given = features_of(mean), features_of(var), *parameters
     functional.normalize(array_of(x), *given, 1, epsilon=epsilon, out=array_of(y), **behind)
     return y, mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)

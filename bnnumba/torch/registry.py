@@ -87,7 +87,7 @@ def _within_threads(compute: Function) -> Function:
 
 
 def _function(compute: Function, save: Function, differentiate: Function) -> Any:
-    class Function(torch.autograd.Function):
+    class Differentiable(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, *arguments: Any) -> Any:
             output = compute(*arguments)
@@ -98,4 +98,4 @@ def _function(compute: Function, save: Function, differentiate: Function) -> Any
         def backward(ctx: Any, *gradients: Any) -> Any:
             return differentiate(ctx, *gradients)
 
-    return Function
+    return Differentiable
