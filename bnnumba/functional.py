@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bnnumba import axes, checks, forms, weighted
+from bnnumba import axes, checks, forms, unchecked, weighted
 from bnnumba._types import Array
 from bnnumba.kernels import serial
 from bnnumba.pairs import Pair
@@ -124,12 +124,10 @@ def normalize(
     scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
     inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
-    kernel = forms.NORMALIZE[checks.activation(activation), residual is not None]
+    relu = checks.activation(activation)
     others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
     y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, others)
-    result = view.for_result(y)
-    kernel(*[view.of(array) for array in inputs.values()], *statistics, scale, shift, epsilon, result)
-    return view.deliver(result, y)
+    return unchecked.normalize_into(view, inputs.values(), *statistics, scale, shift, epsilon, relu, y)
 
 
 def batch_norm(
@@ -177,21 +175,19 @@ def batch_norm(
     scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
     inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
-    behind = checks.activation(activation), residual is not None
+    relu = checks.activation(activation)
     weights = weights_of(view, x, mask, sample_weight)
     others = {"gamma": gamma, "beta": beta, "mask": mask, "sample_weight": sample_weight}
     y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, others)
-    result = view.for_result(y)
-    mean, var = view.new_features()
-    given = [view.of(array) for array in inputs.values()]
     count: int | float = view.reduced
     if weights is None:
-        forms.BATCH_NORM[behind](*given, scale, shift, epsilon, result, mean, var)
+        mean, var = unchecked.batch_norm_into(view, inputs.values(), scale, shift, epsilon, relu, y)
     else:
-        count = weighted.moments_into(given[0], weights, mean, var)
-        given[0] = weighted.counted(given[0], count)
-        forms.NORMALIZE[behind](*given, mean, var, scale, shift, epsilon, result)
-    return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
+        mean, var = view.new_features()
+        count = weighted.moments_into(view.of(x), weights, mean, var)
+        inputs["x"] = weighted.counted(x, count)
+        unchecked.normalize_into(view, inputs.values(), mean, var, scale, shift, epsilon, relu, y)
+    return y, Moments(view.unflatten(mean), view.unflatten(var), count)
 
 
 def batch_norm_backward(
@@ -263,35 +259,20 @@ def batch_norm_backward(
     relu, residual = checks.activation(activation), checks.flag("residual", residual)
     y = checks.forward_result(y, x) if relu else None
     weights = weights_of(view, x, mask, sample_weight)
-    inputs = (view.of(dy), view.of(x)) if y is None else (view.of(dy), view.of(y), view.of(x))
+    inputs = (dy, x) if y is None else (dy, y, x)
     dx = dresidual = None
-    results: tuple[Array, ...] = ()
     if needs_dx:
         others = {"mean": mean, "var": var, "gamma": gamma, "y": y, "mask": mask, "sample_weight": sample_weight}
         dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
-        results = (view.for_result(dx),)
     else:
         checks.no_output(out)
-    masked = relu and residual
-    if masked:
-        dresidual = axes.empty_like(x)
-        results = *results, view.for_result(dresidual)
-    elif residual:
+    masked = axes.empty_like(x) if relu and residual else None
+    if residual and not relu:
         dresidual = dy if out is None or not np.may_share_memory(out, dy) else dy.copy(order="K")
-    dgamma, dbeta = view.new_features()
-    if weights is not None and not frozen:
-        into = results[0] if needs_dx else None, results[-1] if masked else None
-        weighted.backward_into(inputs, *statistics, scale, epsilon, weights, *into, dgamma, dbeta)
-    elif needs_dx:
-        kernel = (forms.FROZEN_BACKWARD if frozen else forms.TRAINING_BACKWARD)[relu, masked]
-        kernel(*inputs, *statistics, scale, epsilon, *results, dgamma, dbeta)
-    else:
-        forms.GRADIENT_SUMS[relu, masked](*inputs, *statistics, epsilon, *results, dgamma, dbeta)
-    if dx is not None:
-        view.deliver(results[0], dx)
-    if dresidual is not None and masked:
-        view.deliver(results[-1], dresidual)
-    return Gradients(dx, view.unflatten(dgamma), view.unflatten(dbeta), dresidual)
+    dgamma, dbeta = unchecked.backward_into(
+        view, inputs, *statistics, scale, epsilon, None if frozen else weights, frozen, dx, masked
+    )
+    return Gradients(dx, view.unflatten(dgamma), view.unflatten(dbeta), dresidual if masked is None else masked)
 
 
 def input_gradient(

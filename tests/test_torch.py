@@ -306,8 +306,8 @@ def test_under_activation_checkpointing():
 
 THREADS = """
 import numba, torch
-from bnnumba import functional, torch as ours
-layer, x, compute = ours.BatchNorm2d(3), torch.randn(8, 3, 256, 256), functional.batch_norm
+from bnnumba import torch as ours, unchecked
+layer, x, compute = ours.BatchNorm2d(3), torch.randn(8, 3, 256, 256), unchecked.batch_norm_into
 def counting(*arguments, **options):
     print(numba.get_num_threads())
     return compute(*arguments, **options)
@@ -318,7 +318,7 @@ try:
 except ValueError:
     print("none")
 torch.set_num_threads(2)
-functional.batch_norm = counting
+unchecked.batch_norm_into = counting
 layer(x)
 print(numba.get_num_threads())
 """
@@ -417,7 +417,7 @@ REFUSED = [
         TypeError,
         "input must be torch.float32, .*, got torch.complex64",
     ),
-    (lambda: ours.BatchNorm2d(4)(X), ValueError, r"gamma must have shape \(3,\), got \(4,\)"),
+    (lambda: ours.BatchNorm2d(4)(X), ValueError, r"weight must have shape \(3,\), got \(4,\)"),
     (lambda: ours.BatchNorm2d(4, affine=False)(X), ValueError, r"running_mean must have shape \(3,\), got \(4,\)"),
     (
         lambda: ours.BatchNorm2d(4, affine=False).eval()(X),

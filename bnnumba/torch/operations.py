@@ -1,4 +1,4 @@
-"""Batch normalization as operations of PyTorch, on the memory that tensors and arrays share; `functional` computes.
+"""Batch normalization as operations of PyTorch, on the memory that tensors and arrays share; `unchecked` computes.
 
 Axis 1 has the features. mean and var are float64; dgamma and dbeta have gamma's dtype, or float64 without a gamma.
 """
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnnumba import checks, functional, second
+from bnnumba import axes, checks, second, unchecked
 from bnnumba.kernels import serial
 from bnnumba.torch.memory import array_of, features_like, features_of, new, new_features, tensor_of
 from bnnumba.torch.registry import Operation
@@ -25,16 +25,17 @@ def _batch_norm(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return y, and the mean and variance that made it: those given, or where these are None the batch's own."""
-    y = new(x)
-    parameters = features_of(gamma), features_of(beta)
-    behind = {"activation": "relu" if relu else None, "residual": array_of(residual)}
+    y, array, epsilon = new(x), array_of(x), checks.epsilon(epsilon)
+    view = axes.canonical_view(array, 1)
+    inputs = (array,) if residual is None else (array, checks.like("residual", array_of(residual), array))
+    scale, shift = view.parameter("weight", features_of(gamma), 1.0), view.parameter("bias", features_of(beta), 0.0)
     if mean is None or var is None:
-        batch = functional.batch_norm(array_of(x), *parameters, 1, epsilon=epsilon, out=array_of(y), **behind)[1]
-        return y, torch.from_numpy(batch.mean), torch.from_numpy(batch.var)
+        batch = unchecked.batch_norm_into(view, inputs, scale, shift, epsilon, relu, array_of(y))
+        return y, *map(torch.from_numpy, batch)
     checks.running_statistic("running_mean", mean, x.shape[1:2])
     checks.running_statistic("running_var", var, x.shape[1:2])
-    given = features_of(mean), features_of(var), *parameters
-    functional.normalize(array_of(x), *given, 1, epsilon=epsilon, out=array_of(y), **behind)
+    statistics = features_of(mean), features_of(var)
+    unchecked.normalize_into(view, inputs, *statistics, scale, shift, epsilon, relu, array_of(y))
     return y, mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)
 
 
@@ -82,21 +83,24 @@ def _batch_norm_backward(
     needs_dresidual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return dx, dgamma, dbeta and dresidual; empty, where not needed. y is what a ReLU gave, or None without one."""
-    dx, dresidual = new(x, needs_dx), new(x, needs_dresidual)
-    gradients = functional.batch_norm_backward(
-        *(array_of(dy), array_of(x), features_of(mean), features_of(var), features_of(gamma), 1),
-        epsilon=epsilon,
+    dx, dresidual, array = new(x, needs_dx), new(x, needs_dresidual), array_of(x)
+    view = axes.canonical_view(array, 1)
+    inputs = [checks.like("dy", array_of(dy), array), array]
+    if y is not None:
+        inputs.insert(1, checks.like("y", array_of(y), array))
+    sums = unchecked.backward_into(
+        view,
+        inputs,
+        view.parameter("mean", features_of(mean)),
+        view.parameter("var", features_of(var)),
+        view.parameter("weight", features_of(gamma), 1.0),
+        epsilon,
+        weights=None,
         frozen=frozen,
-        needs_dx=needs_dx,
-        y=array_of(y),
-        activation=None if y is None else "relu",
-        residual=needs_dresidual,
-        out=array_of(dx) if needs_dx else None,
+        dx=array_of(dx) if needs_dx else None,
+        dresidual=array_of(dresidual) if needs_dresidual else None,
     )
-    if gradients.dresidual is not None:
-        given = tensor_of(gradients.dresidual)
-        dresidual = given if given.stride() == dresidual.stride() else dresidual.copy_(given)
-    return dx, features_like(gamma, gradients.dgamma), features_like(gamma, gradients.dbeta), dresidual
+    return dx, *(features_like(gamma, each) for each in sums), dresidual
 
 
 def _batch_norm_backward_shapes(
