@@ -179,14 +179,7 @@ def batch_norm(
     weights = weights_of(view, x, mask, sample_weight)
     others = {"gamma": gamma, "beta": beta, "mask": mask, "sample_weight": sample_weight}
     y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, others)
-    count: int | float = view.reduced
-    if weights is None:
-        mean, var = unchecked.batch_norm_into(view, inputs.values(), scale, shift, epsilon, relu, y)
-    else:
-        mean, var = view.new_features()
-        count = weighted.moments_into(view.of(x), weights, mean, var)
-        inputs["x"] = weighted.counted(x, count)
-        unchecked.normalize_into(view, inputs.values(), mean, var, scale, shift, epsilon, relu, y)
+    mean, var, count = unchecked.batch_norm_into(view, inputs.values(), scale, shift, epsilon, weights, relu, y)
     return y, Moments(view.unflatten(mean), view.unflatten(var), count)
 
 

@@ -31,15 +31,28 @@ def normalize_into(
 
 
 def batch_norm_into(
-    view: View, inputs: Collection[Array], scale: Array, shift: Array, epsilon: float, relu: bool, y: Array
-) -> tuple[Array, Array]:
-    """Fill y; return mean and var."""
+    view: View,
+    inputs: Collection[Array],
+    scale: Array,
+    shift: Array,
+    epsilon: float,
+    weights: Weights | None,
+    relu: bool,
+    y: Array,
+) -> tuple[Array, Array, int | float]:
+    """Fill y; return mean, var and count."""
     result = view.for_result(y)
+    given, behind = [view.of(array) for array in inputs], (relu, len(inputs) > 1)
     mean, var = view.new_features()
-    kernel = forms.BATCH_NORM[relu, len(inputs) > 1]
-    kernel(*[view.of(array) for array in inputs], scale, shift, epsilon, result, mean, var)
+    count: int | float = view.reduced
+    if weights is None:
+        forms.BATCH_NORM[behind](*given, scale, shift, epsilon, result, mean, var)
+    else:
+        count = weighted.moments_into(given[0], weights, mean, var)
+        given[0] = weighted.counted(given[0], count)
+        forms.NORMALIZE[behind](*given, mean, var, scale, shift, epsilon, result)
     view.deliver(result, y)
-    return mean, var
+    return mean, var, count
 
 
 def backward_into(

@@ -30,7 +30,7 @@ def _batch_norm(
     inputs = (array,) if residual is None else (array, checks.like("residual", array_of(residual), array))
     scale, shift = view.parameter("weight", features_of(gamma), 1.0), view.parameter("bias", features_of(beta), 0.0)
     if mean is None or var is None:
-        batch = unchecked.batch_norm_into(view, inputs, scale, shift, epsilon, relu, array_of(y))
+        *batch, _ = unchecked.batch_norm_into(view, inputs, scale, shift, epsilon, None, relu, array_of(y))
         return y, *map(torch.from_numpy, batch)
     checks.running_statistic("running_mean", mean, x.shape[1:2])
     checks.running_statistic("running_var", var, x.shape[1:2])
