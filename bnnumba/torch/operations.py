@@ -179,8 +179,9 @@ def _move(
     checks.running_statistic("running_var", running_var, mean.shape)
     if batches is not None:
         batches.add_(1)
-    average = 0 if batches is None else 1 / int(batches)
-    kept = float(1 - (average if momentum is None else momentum))
+    if momentum is None:
+        momentum = 0 if batches is None else 1 / int(batches)
+    kept = float(1 - momentum)
     batch = mean.numpy(), var.numpy(), count, kept, 1
     if running_mean.element_size() > 2:
         serial.update_moving(running_mean.numpy(), running_var.numpy(), *batch)
