@@ -8,6 +8,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+WITHOUT = """
+import sys
+sys.modules["{library}"] = None
+try:
+    import {module}
+except ModuleNotFoundError as error:
+    print(error)
+"""
 
 
 def run_python(*arguments, **environment):
@@ -24,6 +32,11 @@ def run_python(*arguments, **environment):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Numba" not in done.stderr, done.stderr
     return done.stdout
+
+
+def error_without(library, module):
+    """What the error says that importing a module of ours raises where a library is missing."""
+    return run_python("-c", WITHOUT.format(library=library, module=module))
 
 
 def run_ranks(number, *arguments, seconds=900):

@@ -19,7 +19,7 @@ import bnnumba  # noqa: E402  # behind what may be missing
 import bnnumba.dask as bd  # noqa: E402
 from tests import bounds, oracle  # noqa: E402
 from tests.problems import FLOATS, LAYOUTS, problem, same_bits  # noqa: E402
-from tests.subprocesses import run_python  # noqa: E402
+from tests.subprocesses import error_without, run_python  # noqa: E402
 
 SHAPES = [((60, 7), -1), ((60, 7), 0), ((8, 9, 5, 4), 1), ((8, 9, 5, 4), (-1, 1)), ((6, 5, 4), ()), ((5, 4), (0, 1))]
 DTYPES = [*FLOATS, np.float16, ml_dtypes.bfloat16]
@@ -395,12 +395,4 @@ def test_what_a_chunk_turns_out_not_to_be():
 
 
 def test_without_dask_the_extra_is_named():
-    code = """
-import sys
-sys.modules["dask"] = None
-try:
-    import bnnumba.dask
-except ModuleNotFoundError as error:
-    print(error)
-"""
-    assert "pip install 'bnnumba[dask]'" in run_python("-c", code)
+    assert "pip install 'bnnumba[dask]'" in error_without("dask", "bnnumba.dask")

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from bnnumba.sklearn import Standardizer
-from tests.subprocesses import run_python
+from tests.subprocesses import error_without
 
 STATISTICS = ("mean_", "var_", "scale_")
 
@@ -259,15 +259,7 @@ def test_x_is_left():
 
 
 def test_without_scikit_learn_the_extra_is_named():
-    code = """
-import sys
-sys.modules["sklearn"] = None
-try:
-    import bnnumba.sklearn
-except ModuleNotFoundError as error:
-    print(error)
-"""
-    assert "pip install 'bnnumba[sklearn]'" in run_python("-c", code)
+    assert "pip install 'bnnumba[sklearn]'" in error_without("sklearn", "bnnumba.sklearn")
 
 
 REFUSED = [
