@@ -97,6 +97,11 @@ def compile_form(module: ModuleType, names: Iterable[str], form: str, **own: Any
     return kernels
 
 
+def linked(kernels: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+    """A form's kernels as helpers, for kernels in other modules that call them, as `own` of `compile_form`."""
+    return {name: helper(getattr(kernel, "py_func", kernel)) for name, kernel in kernels.items()}
+
+
 # A prange index is unsigned: mixed with a signed integer, it would become a float. And a literal is a type of its own.
 signed: Callable[[int], Any] = np.int64
 

@@ -542,8 +542,7 @@ def left_out(**arguments: tuple[object, object]) -> None:
 
 def tensor(name: str, value: Any, dtypes: Collection[object]) -> None:
     """A tensor of PyTorch that NumPy can share, of one of these dtypes."""
-    if value.device.type != "cpu":
-        raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
+    _on_cpu(name, value)
     if value.dtype not in dtypes:
         raise TypeError(f"{name} must be {', '.join(map(str, dtypes))}, got {value.dtype}")
 
@@ -554,12 +553,49 @@ def values_per_channel(count: int, shape: Collection[int]) -> None:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
 
 
-def running_statistic(name: str, value: Any, channels: tuple[int, ...]) -> None:
-    """A floating tensor with a value for each channel."""
+def tensor_like(name: str, value: Any, x: Any) -> Any:
+    """A tensor of PyTorch with x's shape and dtype, on the CPU."""
+    if value.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
+    if value.dtype != x.dtype:
+        raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {value.dtype}")
+    _on_cpu(name, value)
+    return value
+
+
+def features_tensor(name: str, value: Any, channels: int) -> None:
+    """A floating tensor of PyTorch with a value for each channel, on the CPU."""
     if not value.is_floating_point():
         raise TypeError(f"{name} must be a tensor of real floats, got {value.dtype}")
-    if value.shape != channels:
-        raise ValueError(f"{name} must have shape {tuple(channels)}, got {tuple(value.shape)}")
+    if value.shape != (channels,):
+        raise ValueError(f"{name} must have shape ({channels},), got {tuple(value.shape)}")
+    _on_cpu(name, value)
+
+
+def statistics_tensor(value: Any, channels: int, dtype: object) -> None:
+    """A mean and a variance for each channel, as operations of PyTorch hand them on."""
+    if value.shape != (2, channels) or value.dtype is not dtype or not value.is_contiguous():
+        shape = tuple(value.shape)
+        raise ValueError(f"statistics must be contiguous {dtype}, (2, {channels}), got {value.dtype}, {shape}")
+    _on_cpu("statistics", value)
+
+
+def counter_tensor(name: str, value: Any, dtype: object) -> None:
+    """A tensor of PyTorch with one value, on the CPU."""
+    if value.numel() != 1 or value.dtype is not dtype:
+        raise TypeError(f"{name} must be a tensor of one {dtype}, got {value.dtype}, {tuple(value.shape)}")
+    _on_cpu(name, value)
+
+
+def allocated(name: str, value: Any) -> None:
+    """Refuse a tensor of PyTorch whose storage was taken away."""
+    if value.numel():
+        raise ValueError(f"{name} must have memory, got a tensor of shape {tuple(value.shape)} without")
+
+
+def _on_cpu(name: str, value: Any) -> None:
+    if not value.is_cpu:
+        raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
 
 
 def no_third_derivative() -> NoReturn:

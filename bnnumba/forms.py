@@ -14,6 +14,8 @@ import numba
 
 from bnnumba.kernels import serial, threaded
 
+Kernel = Callable[..., Any]
+
 # Of x: less work than that is done sooner than two threads are woken, as they measured it; sums wake them twice.
 THREADED_BYTES = 2**19
 THREADED_NORMALIZE_BYTES = 2**18
@@ -43,18 +45,22 @@ def without_threads() -> Iterator[None]:
         _this_thread.alone = before
 
 
-def _either_form(name: str, least: int = THREADED_BYTES) -> Callable[..., Any]:
+def run_either(alone: Kernel, together: Kernel, small: bool, arguments: tuple[Any, ...]) -> Any:
+    """Run a kernel in the form that suits: `together` with threads, which `small` data does not need."""
+    if small or _this_thread.alone or _threads_lost or not _threads_free.acquire(blocking=False):
+        return alone(*arguments)
+    try:
+        return together(*arguments)
+    finally:
+        _threads_free.release()
+
+
+def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
     """A kernel in either form, whose first argument is an array of the data; threaded where that has `least` bytes."""
     alone, together = getattr(serial, name), getattr(threaded, name)
 
     def kernel(*arguments: Any) -> Any:
-        small = arguments[0].nbytes < least
-        if small or _this_thread.alone or _threads_lost or not _threads_free.acquire(blocking=False):
-            return alone(*arguments)
-        try:
-            return together(*arguments)
-        finally:
-            _threads_free.release()
+        return run_either(alone, together, arguments[0].nbytes < least, arguments)
 
     return kernel
 

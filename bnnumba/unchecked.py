@@ -1,4 +1,4 @@
-"""The passes on arguments that were checked: views, kernels, and back. `functional` checks, and so may others.
+"""The passes on arguments that `functional` has checked: views, kernels, and back.
 
 Arrays of the data's size may be any that `axes` takes; those of features, and results, are as `View.parameter` gives
 them: flat and float64.

@@ -214,12 +214,15 @@ def test_statistics_that_are_not_counted():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_tensors_and_arrays_share_memory(dtype):
-    x = data((4, 3, 6, 5), dtype, LAST)[0].requires_grad_()
-    array = memory.array_of(x)
-    assert array.ctypes.data == x.data_ptr()
-    assert memory.tensor_of(array).data_ptr() == x.data_ptr()
-    assert array.strides == tuple(stride * dtype.itemsize for stride in x.stride())
+@pytest.mark.parametrize("memory_format", [FIRST, LAST], ids=["first", "last"])
+def test_nothing_is_copied(memory_format, dtype):
+    x = data((4, 3, 6, 5), dtype, memory_format)[0].requires_grad_()
+    order, shape = memory.layout_of(x)
+    assert order is memory_format
+    assert shape == ((4, 3, 30) if order is FIRST else (120, 3, 1))
+    assert memory.dense(x, order).data_ptr() == x.data_ptr()
+    weight = torch.ones(3, dtype=torch.float64 if dtype is torch.float64 else torch.float32)
+    assert memory.features("weight", weight, 3)[0] is weight
 
 
 # ---- where it runs
@@ -254,16 +257,16 @@ def test_registered_operations(residual, given):
     arguments = x, shortcut if residual else None, *weights, *statistics, 1e-5, residual
     torch.library.opcheck(torch.ops.bnnumba.batch_norm.default, arguments)
     running = torch.zeros(3), torch.ones(3), torch.tensor(0)
-    batch = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
-    torch.library.opcheck(torch.ops.bnnumba.move.default, (*running, *batch, 32, 0.1))
+    batch = torch.ones(2, 3, dtype=torch.float64)
+    torch.library.opcheck(torch.ops.bnnumba.move.default, (*running, batch, 32, 0.1))
 
 
 def test_the_registered_operations_compute_the_same():
     x, dy = data((4, 3, 6, 5))
     forward = x, None, None, None, None, None, 1e-5, True
-    y, mean, var = operations.batch_norm(*forward)
-    assert all(map(torch.equal, torch.ops.bnnumba.batch_norm(*forward), (y, mean, var)))
-    backward = dy, x, y, mean, var, None, 1e-5, False, True, True
+    y, statistics = operations.batch_norm(*forward)
+    assert all(map(torch.equal, torch.ops.bnnumba.batch_norm(*forward), (y, statistics)))
+    backward = dy, x, y, statistics, None, 1e-5, False, True, True
     assert all(
         map(torch.equal, torch.ops.bnnumba.batch_norm_backward(*backward), operations.batch_norm_backward(*backward))
     )
@@ -306,11 +309,12 @@ def test_under_activation_checkpointing():
 
 THREADS = """
 import numba, torch
-from bnnumba import torch as ours, unchecked
-layer, x, compute = ours.BatchNorm2d(3), torch.randn(8, 3, 256, 256), unchecked.batch_norm_into
-def counting(*arguments, **options):
+from bnnumba import torch as ours
+from bnnumba.torch import operations
+layer, x, run = ours.BatchNorm2d(3), torch.randn(8, 3, 256, 256), operations.run_either
+def counting(*arguments):
     print(numba.get_num_threads())
-    return compute(*arguments, **options)
+    return run(*arguments)
 torch.set_num_threads(1)
 layer(x)
 try:
@@ -318,7 +322,7 @@ try:
 except ValueError:
     print("none")
 torch.set_num_threads(2)
-unchecked.batch_norm_into = counting
+operations.run_either = counting
 layer(x)
 print(numba.get_num_threads())
 """
@@ -453,10 +457,63 @@ def test_what_is_refused_moves_nothing():
     assert not layer.running_mean.any()
 
 
-def test_bfloat16_without_ml_dtypes(monkeypatch):
+STATISTICS = torch.ones(2, 3, dtype=torch.float64)
+REFUSED_BY_OPERATIONS = [  # which get addresses, so that nothing may be amiss
+    (lambda: backward(X, X.int()), TypeError, "x must be torch.float32, .*, got torch.int32"),
+    (lambda: backward(X[0], X), ValueError, "dy must have the shape of x"),
+    (lambda: backward(X.double(), X), TypeError, "dy must have the dtype of x"),
+    (lambda: backward(X.to("meta"), X), ValueError, "dy must be on the CPU, got a tensor on meta"),
+    (lambda: backward(X, X, X[0]), ValueError, "y must have the shape of x"),
+    (
+        lambda: backward(X, X, statistics=STATISTICS[:, :2]),
+        ValueError,
+        r"statistics must be .*, \(2, 3\), got .*\(2, 2\)",
+    ),
+    (lambda: backward(X, X, statistics=STATISTICS.float()), ValueError, "statistics must be .*, got torch.float32"),
+    (lambda: backward(X, X, statistics=STATISTICS.to("meta")), ValueError, "statistics must be on the CPU"),
+    (lambda: backward(X, X, gamma=torch.ones(4)), ValueError, r"weight must have shape \(3,\), got \(4,\)"),
+    (lambda: forward(X, torch.ones(3, device="meta")), ValueError, "weight must be on the CPU, got a tensor on meta"),
+    (lambda: forward(X, torch.ones(3, 1)), ValueError, r"weight must have shape \(3,\), got \(3, 1\)"),
+    (lambda: forward(X, torch.ones(3, dtype=torch.int32)), TypeError, "weight must be a tensor of real floats"),
+    (
+        lambda: forward(without_memory(2, 3), None),
+        ValueError,
+        r"input must have memory, got a tensor of shape \(2, 3\)",
+    ),
+    (lambda: forward(X, without_memory(3)), ValueError, "weight must have memory"),
+    (lambda: count(torch.tensor([0, 0])), TypeError, "num_batches_tracked must be a tensor of one torch.int64"),
+    (lambda: count(torch.tensor(0.0)), TypeError, "num_batches_tracked must be .*, got torch.float32"),
+    (lambda: count(torch.tensor(0, device="meta")), ValueError, "num_batches_tracked must be on the CPU"),
+]
+
+
+def without_memory(*shape):
+    tensor = torch.ones(shape)
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def forward(x, gamma):
+    return operations.batch_norm(x, None, gamma, None, None, None, 1e-5, False)
+
+
+def backward(dy, x, y=None, statistics=STATISTICS, gamma=None):
+    return operations.batch_norm_backward(dy, x, y, statistics, gamma, 1e-5, False, True, False)
+
+
+def count(batches):
+    return operations.move(torch.zeros(3), torch.ones(3), batches, STATISTICS, 32, 0.1)
+
+
+@pytest.mark.parametrize(("call", "error", "words"), REFUSED_BY_OPERATIONS)
+def test_refused_by_operations(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+def test_bfloat16_needs_no_ml_dtypes(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
-    with pytest.raises(ModuleNotFoundError, match=r"bnnumba\[half\]"):
-        ours.BatchNorm2d(3)(X.bfloat16())
+    assert ours.BatchNorm2d(3)(X.bfloat16()).dtype is torch.bfloat16
 
 
 def test_a_third_derivative_is_refused():
@@ -466,3 +523,19 @@ def test_a_third_derivative_is_refused():
     (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
     with pytest.raises(NotImplementedError, match="no third derivatives"):
         torch.autograd.grad(second.square().sum(), x)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float64), (torch.float64, torch.bfloat16)], ids=str)
+def test_weights_of_other_dtypes(dtypes):
+    """Each is read, and moved, as what it is; of what is not contiguous, a copy."""
+    theirs, layer = both("BatchNorm2d", 3)
+    for module in (theirs, layer):
+        module.to(torch.float64 if module is theirs else dtypes[0])
+    layer.bias = nn.Parameter(layer.bias.detach().to(dtypes[1]))
+    layer.running_var = torch.ones(3, 2, dtype=dtypes[1])[:, 0]
+    x, dy = data((4, 3, 6, 5))
+    for a, b in zip(step(theirs, x.double(), dy.double()), step(layer, x, dy), strict=True):
+        coarse = torch.bfloat16 if b.dtype is torch.bfloat16 else torch.float32  # the data's
+        near(b.to(coarse), a.to(coarse))
+    torch.testing.assert_close(layer.running_var.double(), theirs.running_var, rtol=1e-2, atol=1e-2)
+    assert layer.running_var.is_contiguous() is False

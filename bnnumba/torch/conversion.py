@@ -8,7 +8,8 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from bnnumba import checks
-from bnnumba.torch.modules import DTYPES, RECTIFIED, BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bnnumba.torch.memory import ZERO
+from bnnumba.torch.modules import RECTIFIED, BatchNorm1d, BatchNorm2d, BatchNorm3d
 
 OURS = {nn.BatchNorm1d: BatchNorm1d, nn.BatchNorm2d: BatchNorm2d, nn.BatchNorm3d: BatchNorm3d}
 THEIRS = {ours: theirs for theirs, ours in OURS.items()}
@@ -107,7 +108,7 @@ def _refused(layer: nn.Module) -> str:
         tensor = getattr(layer, name)
         if tensor is not None and tensor.device.type != "cpu":
             return f"its {name} is on {tensor.device}"
-        if tensor is not None and tensor.dtype not in DTYPES:
+        if tensor is not None and tensor.dtype not in ZERO:
             return f"its {name} is {tensor.dtype}"
     return ""
 

@@ -1,66 +1,74 @@
-"""Tensors and arrays on the same memory."""
+"""The memory of tensors: where it is, and in which order; new tensors; and arrays on the same."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bnnumba._types import Array
+from bnnumba import checks
 
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+ZERO = {  # in the dtype that kernels know the data's by
+    torch.float32: np.float32(0),
+    torch.float64: np.float64(0),
+    torch.bfloat16: np.int16(0),
+    torch.float16: np.uint16(0),
+}
+
+Features = tuple[Tensor | None, int, bool]  # the address of its memory, and whether it is float64
+NO_FEATURES: Features = None, 0, False
+
+
+def layout_of(x: Tensor) -> tuple[torch.memory_format, tuple[int, int, int]]:
+    """The memory format that PyTorch gives what it makes of x; and x's canonical shape in it, axis 1 being features."""
+    batch, channels, *positions = x.shape
+    inner = prod(positions)
+    if x.is_contiguous() or x.ndim not in CHANNELS_LAST or x.stride(1) != 1:
+        return torch.contiguous_format, (batch, channels, inner)
+    return CHANNELS_LAST[x.ndim], (batch * inner, channels, 1)
+
+
+def dense(tensor: Tensor, order: torch.memory_format) -> Tensor:
+    """The tensor itself, or a copy in this order."""
+    return tensor.resolve_neg().contiguous(memory_format=order)
+
+
+def dense_like(name: str, tensor: Tensor, x: Tensor, order: torch.memory_format) -> Tensor:
+    """Check that a tensor goes with x; and return it, or a copy, in this order."""
+    if tensor.shape != x.shape or tensor.dtype is not x.dtype or not tensor.is_cpu:
+        checks.tensor_like(name, tensor, x)
+    return tensor.resolve_neg().contiguous(memory_format=order)
+
+
+def new(x: Tensor, order: torch.memory_format) -> Tensor:
+    """A new tensor of x's shape and dtype in this order."""
+    return torch.empty_like(x, memory_format=order)
+
+
+def address(name: str, tensor: Tensor) -> int:
+    """Where a tensor's memory is; 0 where it needs none."""
+    place: int = tensor.data_ptr()
+    if place == 0:
+        checks.allocated(name, tensor)
+    return place
+
+
+def features(name: str, tensor: Tensor, channels: int) -> Features:
+    """Features as kernels take them: contiguous, in float32 or float64; NO_FEATURES stand for none."""
+    wide = tensor.dtype is torch.float64
+    if not (wide or tensor.dtype is torch.float32) or tensor.shape != (channels,) or not tensor.is_cpu:
+        checks.features_tensor(name, tensor, channels)
+        tensor = tensor.float()
+    if tensor.is_neg() or not tensor.is_contiguous():
+        tensor = tensor.resolve_neg().contiguous()
+    return tensor, address(name, tensor), wide
 
 
 def array_of(tensor: Tensor | None) -> Any:
-    """The array on a tensor's memory; None of None."""
+    """The array on a tensor's memory, or one of float32 for half precision; None of None."""
     if tensor is None:
         return None
     tensor = tensor.detach().resolve_neg()
-    if tensor.dtype is not torch.bfloat16:
-        return tensor.numpy()
-    return tensor.view(torch.int16).numpy().view(_bfloat16())
-
-
-def features_of(tensor: Tensor | None) -> Any:
-    """Parameters or statistics as an array of float64, maybe on the same memory; None of None."""
-    if tensor is None:
-        return None
-    array = (tensor.detach() if tensor.element_size() > 2 else tensor.detach().float()).numpy()
-    return array.astype(np.float64, copy=False)
-
-
-def features_like(gamma: Tensor | None, array: Array) -> Tensor:
-    """The tensor of an array of features, in gamma's dtype; float64 where gamma is None."""
-    if gamma is None or gamma.dtype is torch.float64:
-        return torch.from_numpy(array)
-    if gamma.dtype is torch.float32:
-        return torch.from_numpy(array.astype(np.float32))
-    return torch.from_numpy(array).to(gamma.dtype)
-
-
-def tensor_of(array: Array) -> Tensor:
-    """The tensor on an array's memory."""
-    if array.dtype.name != "bfloat16":
-        return torch.from_numpy(array)
-    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-
-
-def new(x: Tensor, needed: bool = True) -> Tensor:
-    """A new tensor of x's shape, dtype and memory format, as PyTorch sees it; or an empty one."""
-    if not needed:
-        return x.new_empty(0)
-    last = x.ndim in CHANNELS_LAST and not x.is_contiguous() and x.stride(1) == 1
-    return torch.empty_like(x, memory_format=CHANNELS_LAST[x.ndim] if last else torch.contiguous_format)
-
-
-def new_features(x: Tensor) -> Tensor:
-    """A new tensor of axis 1's size, float64."""
-    return x.new_empty(x.shape[1], dtype=torch.float64)
-
-
-def _bfloat16() -> Any:
-    try:
-        from ml_dtypes import bfloat16  # noqa: PLC0415  # an extra
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("tensors of bfloat16 need ml_dtypes: pip install 'bnnumba[half]'") from error
-    return bfloat16
+    return (tensor if tensor.element_size() > 2 else tensor.float()).numpy()

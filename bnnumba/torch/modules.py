@@ -9,7 +9,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnnumba import checks
 from bnnumba.torch.operations import batch_norm, move
 
-DTYPES = torch.float32, torch.float64, torch.bfloat16, torch.float16
 RECTIFIED = "_bnnumba_rectified"  # an attribute of tensors that a ReLU would leave as they are
 
 
@@ -40,7 +39,7 @@ class Layer(_BatchNorm):
 
         Parameters
         ----------
-        input : tensor on the CPU, float32, float64, bfloat16 (which needs ml_dtypes, the extra `half`) or float16
+        input : tensor on the CPU, float32, float64, bfloat16 or float16
         residual : tensor of input's shape and dtype, or None for 0
 
         Raises
@@ -49,16 +48,15 @@ class Layer(_BatchNorm):
             If an argument is not as above, or in training there is but one value per channel.
         """
         self._check_input_dim(input)
-        checks.tensor("input", input, DTYPES)
         mean, var = self.running_mean, self.running_var  # once: a module's attributes cost a microsecond each
         by_batch, tracked = self.training or mean is None, self.training and self.track_running_stats
         count = input.numel() // max(input.shape[1], 1)
         if by_batch:
             checks.values_per_channel(count, input.shape)
         given, relu = (None, None) if by_batch else (mean, var), self.activation is not None
-        y, *batch = batch_norm(input, residual, self.weight, self.bias, *given, self.eps, relu)
+        y, batch = batch_norm(input, residual, self.weight, self.bias, *given, self.eps, relu)
         if tracked and mean is not None:
-            move(mean, var, self.num_batches_tracked, *batch, count, self.momentum)
+            move(mean, var, self.num_batches_tracked, batch, count, self.momentum)
         if relu and not torch.compiler.is_compiling():  # where a second ReLU costs nothing
             setattr(y, RECTIFIED, True)
         return y

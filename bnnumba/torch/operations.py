@@ -1,6 +1,6 @@
-"""Batch normalization as operations of PyTorch, on the memory that tensors and arrays share; `unchecked` computes.
+"""Batch normalization as operations of PyTorch. Axis 1 has the features.
 
-Axis 1 has the features. mean and var are float64; dgamma and dbeta have gamma's dtype, or float64 without a gamma.
+statistics are mean and var, as (2, features) in float64; dgamma and dbeta have gamma's dtype, or float64 without one.
 """
 
 from typing import Any
@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnnumba import axes, checks, second, unchecked
-from bnnumba.kernels import serial
-from bnnumba.torch.memory import array_of, features_like, features_of, new, new_features, tensor_of
-from bnnumba.torch.registry import Operation
+from bnnumba import checks, second
+from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
+from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
+from bnnumba.torch.memory import NO_FEATURES, ZERO, address, array_of, dense, dense_like, features, layout_of, new
+from bnnumba.torch.registry import Operation, within_threads
 
 
+@within_threads
 def _batch_norm(
     x: Tensor,
     residual: Tensor | None,
@@ -23,43 +25,62 @@ def _batch_norm(
     var: Tensor | None,
     epsilon: float,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return y, and the mean and variance that made it: those given, or where these are None the batch's own."""
-    y, array, epsilon = new(x), array_of(x), checks.epsilon(epsilon)
-    view = axes.canonical_view(array, 1)
-    inputs = (array,) if residual is None else (array, checks.like("residual", array_of(residual), array))
-    scale, shift = view.parameter("weight", features_of(gamma), 1.0), view.parameter("bias", features_of(beta), 0.0)
-    if mean is None or var is None:
-        *batch, _ = unchecked.batch_norm_into(view, inputs, scale, shift, epsilon, None, relu, array_of(y))
-        return y, *map(torch.from_numpy, batch)
-    checks.running_statistic("running_mean", mean, x.shape[1:2])
-    checks.running_statistic("running_var", var, x.shape[1:2])
-    statistics = features_of(mean), features_of(var)
-    unchecked.normalize_into(view, inputs, *statistics, scale, shift, epsilon, relu, array_of(y))
-    return y, mean.to(torch.float64, copy=True), var.to(torch.float64, copy=True)
+) -> tuple[Tensor, Tensor]:
+    """Return y and the statistics that made it: mean and var, or where these are None the batch's own."""
+    if x.dtype not in ZERO or not x.is_cpu:
+        checks.tensor("input", x, ZERO)
+    (order, shape), epsilon = layout_of(x), checks.epsilon(epsilon)
+    channels, given = shape[1], mean is not None and var is not None
+    data, y, statistics = dense(x, order), new(x, order), torch.empty(2, channels, dtype=torch.float64)
+    if residual is not None:
+        residual = dense_like("residual", residual, x, order)
+    gamma, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
+    beta, *shift = NO_FEATURES if beta is None else features("bias", beta, channels)
+    mean, *running_mean = NO_FEATURES if mean is None else features("running_mean", mean, channels)
+    var, *running_var = NO_FEATURES if var is None else features("running_var", var, channels)
+    run_either(
+        *BATCH_NORM_AT,
+        x.nbytes < (THREADED_NORMALIZE_BYTES if given else THREADED_BYTES),
+        (
+            ZERO[x.dtype],
+            address("input", data),
+            None if residual is None else address("residual", residual),
+            relu or None,
+            given or None,
+            *running_mean,
+            *running_var,
+            *scale,
+            *shift,
+            epsilon,
+            *shape,
+            y.data_ptr(),
+            statistics.data_ptr(),
+        ),
+    )
+    return y, statistics
 
 
-def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return new(x), new_features(x), new_features(x)
+def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    return new(x, layout_of(x)[0]), x.new_empty((2, x.shape[1]), dtype=torch.float64)
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
     x, residual, gamma, _, given_mean, _, ctx.epsilon, relu = inputs
-    y, mean, var = output
-    ctx.mark_non_differentiable(mean, var)
+    y, statistics = output
+    ctx.mark_non_differentiable(statistics)
     ctx.set_materialize_grads(False)
     ctx.frozen, ctx.masks = given_mean is not None, relu and residual is not None
-    ctx.save_for_backward(x, y if relu else None, mean, var, gamma)
+    ctx.save_for_backward(x, y if relu else None, statistics, gamma)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
     """The gradients of x, residual, gamma and beta."""
     if dy is None:
         return (None,) * 8
-    x, y, mean, var, gamma = ctx.saved_tensors
+    x, y, statistics, gamma = ctx.saved_tensors
     needs_dx, needs_dresidual, needs_dgamma, needs_dbeta, *_ = ctx.needs_input_grad
     dx, dgamma, dbeta, dresidual = batch_norm_backward(
-        dy, x, y, mean, var, gamma, ctx.epsilon, ctx.frozen, needs_dx, needs_dresidual and ctx.masks
+        dy, x, y, statistics, gamma, ctx.epsilon, ctx.frozen, needs_dx, needs_dresidual and ctx.masks
     )
     return (
         dx if needs_dx else None,
@@ -70,12 +91,12 @@ def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
     )
 
 
+@within_threads
 def _batch_norm_backward(
     dy: Tensor,
     x: Tensor,
     y: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
+    statistics: Tensor,
     gamma: Tensor | None,
     epsilon: float,
     frozen: bool,
@@ -83,32 +104,48 @@ def _batch_norm_backward(
     needs_dresidual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return dx, dgamma, dbeta and dresidual; empty, where not needed. y is what a ReLU gave, or None without one."""
-    dx, dresidual, array = new(x, needs_dx), new(x, needs_dresidual), array_of(x)
-    view = axes.canonical_view(array, 1)
-    inputs = [checks.like("dy", array_of(dy), array), array]
+    if x.dtype not in ZERO or not x.is_cpu:
+        checks.tensor("x", x, ZERO)
+    order, shape = layout_of(x)
+    channels, data, dy = shape[1], dense(x, order), dense_like("dy", dy, x, order)
     if y is not None:
-        inputs.insert(1, checks.like("y", array_of(y), array))
-    sums = unchecked.backward_into(
-        view,
-        inputs,
-        view.parameter("mean", features_of(mean)),
-        view.parameter("var", features_of(var)),
-        view.parameter("weight", features_of(gamma), 1.0),
-        epsilon,
-        weights=None,
-        frozen=frozen,
-        dx=array_of(dx) if needs_dx else None,
-        dresidual=array_of(dresidual) if needs_dresidual else None,
+        y = dense_like("y", y, x, order)
+    checks.statistics_tensor(statistics, channels, torch.float64)
+    wide, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
+    dtype = torch.float64 if wide is None else wide.dtype
+    dgamma, dbeta = torch.empty(channels, dtype=dtype), torch.empty(channels, dtype=dtype)
+    dx, dresidual = new(x, order) if needs_dx else x.new_empty(0), new(x, order) if needs_dresidual else x.new_empty(0)
+    run_either(
+        *BACKWARD_AT,
+        x.nbytes < THREADED_BYTES,
+        (
+            ZERO[x.dtype],
+            address("dy", dy),
+            None if y is None else address("y", y),
+            address("x", data),
+            address("statistics", statistics),
+            *scale,
+            frozen or None,
+            epsilon,
+            *shape,
+            dx.data_ptr() if needs_dx else None,
+            dresidual.data_ptr() if needs_dresidual else None,
+            dgamma.data_ptr(),
+            dbeta.data_ptr(),
+            dtype is torch.float64,
+        ),
     )
-    return dx, *(features_like(gamma, each) for each in sums), dresidual
+    if gamma is not None and gamma.dtype is not dtype:
+        dgamma, dbeta = dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)
+    return dx, dgamma, dbeta, dresidual
 
 
 def _batch_norm_backward_shapes(
-    dy: Tensor, x: Tensor, y: Any, mean: Tensor, var: Tensor, gamma: Tensor | None, *others: Any
+    dy: Tensor, x: Tensor, y: Any, statistics: Tensor, gamma: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    needs_dx, needs_dresidual = others[-2:]
-    sums = new_features(x) if gamma is None else torch.empty_like(gamma)
-    return new(x, needs_dx), sums, torch.empty_like(sums), new(x, needs_dresidual)
+    dgamma, dbeta = (torch.empty_like(statistics[0] if gamma is None else gamma) for _ in range(2))
+    dx, dresidual = (new(x, layout_of(x)[0]) if needed else x.new_empty(0) for needed in others[-2:])
+    return dx, dgamma, dbeta, dresidual
 
 
 def _save_again(ctx: Any, inputs: Any, output: Any) -> None:
@@ -121,13 +158,13 @@ def _differentiate_again(
     ctx: Any, ddx: Tensor | None, ddgamma: Tensor | None, ddbeta: Tensor | None, ddresidual: Tensor | None
 ) -> tuple[Any, ...]:
     """The gradients of dy, x and gamma. What a ReLU lets pass is held constant, as in all of PyTorch."""
-    dy, x, y, mean, var, gamma = ctx.saved_tensors
+    dy, x, y, statistics, gamma = ctx.saved_tensors
     ddy, dx, dgamma = batch_norm_double_backward(
-        _passed(dy, y), x, mean, var, gamma, ddx, ddgamma, ddbeta, ctx.epsilon, ctx.frozen
+        _passed(dy, y), x, statistics, gamma, ddx, ddgamma, ddbeta, ctx.epsilon, ctx.frozen
     )
     if ddresidual is not None:
         ddy = ddy + ddresidual
-    return _passed(ddy, y), dx, None, None, None, None if gamma is None else dgamma, *(None,) * 4
+    return _passed(ddy, y), dx, None, None, None if gamma is None else dgamma, *(None,) * 4
 
 
 def _passed(dy: Tensor, y: Tensor | None) -> Tensor:
@@ -135,11 +172,11 @@ def _passed(dy: Tensor, y: Tensor | None) -> Tensor:
     return dy if y is None else torch.where(y <= 0, 0, dy)
 
 
+@within_threads
 def _batch_norm_double_backward(
     dy: Tensor,
     x: Tensor,
-    mean: Tensor,
-    var: Tensor,
+    statistics: Tensor,
     gamma: Tensor | None,
     ddx: Tensor | None,
     ddgamma: Tensor | None,
@@ -149,16 +186,18 @@ def _batch_norm_double_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return ddy, dx and dgamma, of which there are no derivatives."""
     ddy, dx, dgamma = second.batch_norm_double_backward(
-        *(array_of(ddx), features_of(ddgamma), features_of(ddbeta), array_of(dy), array_of(x)),
-        *(features_of(mean), features_of(var), features_of(gamma), 1),
+        *(array_of(ddx), array_of(ddgamma), array_of(ddbeta), array_of(dy), array_of(x)),
+        *(array_of(statistics[0]), array_of(statistics[1]), array_of(gamma), 1),
         epsilon=epsilon,
         frozen=frozen,
     )
-    return new(x).copy_(tensor_of(ddy)), new(x).copy_(tensor_of(dx)), torch.from_numpy(dgamma)
+    order = layout_of(x)[0]
+    ddy, dx = (new(x, order).copy_(torch.from_numpy(each)) for each in (ddy, dx))
+    return ddy, dx, torch.from_numpy(dgamma)
 
 
-def _double_backward_shapes(dy: Tensor, x: Tensor, *_: Any) -> tuple[Tensor, ...]:
-    return new(x), new(x), new_features(x)
+def _double_backward_shapes(dy: Tensor, x: Tensor, statistics: Tensor, *_: Any) -> tuple[Tensor, ...]:
+    return new(x, layout_of(x)[0]), new(x, layout_of(x)[0]), torch.empty_like(statistics[0])
 
 
 def _refuse(ctx: Any, *_: Any) -> None:
@@ -169,27 +208,23 @@ def _move(
     running_mean: Tensor,
     running_var: Tensor,
     batches: Tensor | None,
-    mean: Tensor,
-    var: Tensor,
+    statistics: Tensor,
     count: int,
     momentum: float | None,
 ) -> None:
     """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
-    checks.running_statistic("running_mean", running_mean, mean.shape)
-    checks.running_statistic("running_var", running_var, mean.shape)
+    channels = statistics.shape[-1]
+    checks.statistics_tensor(statistics, channels, torch.float64)
     if batches is not None:
-        batches.add_(1)
-    if momentum is None:
-        momentum = 0 if batches is None else 1 / int(batches)
-    kept = float(1 - momentum)
-    batch = mean.numpy(), var.numpy(), count, kept, 1
-    if running_mean.element_size() > 2:
-        serial.update_moving(running_mean.numpy(), running_var.numpy(), *batch)
-        return
-    wide_mean, wide_var = running_mean.float(), running_var.float()
-    serial.update_moving(wide_mean.numpy(), wide_var.numpy(), *batch)
-    running_mean.copy_(wide_mean)
-    running_var.copy_(wide_var)
+        checks.counter_tensor("num_batches_tracked", batches, torch.int64)
+    mean, *mean_at = features("running_mean", running_mean, channels)
+    var, *var_at = features("running_var", running_var, channels)
+    counter = 0 if batches is None else address("num_batches_tracked", batches)
+    kept = None if momentum is None else float(momentum)
+    move_at(*mean_at, *var_at, counter, address("statistics", statistics), channels, count, kept)
+    for running, moved in ((running_mean, mean), (running_var, var)):
+        if moved is not running:
+            running.copy_(moved)
 
 
 batch_norm_double_backward = Operation(

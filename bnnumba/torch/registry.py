@@ -42,7 +42,6 @@ class Operation:
         differentiate: Function | None = None,
         changes: tuple[str, ...] = (),
     ) -> None:
-        compute = _within_threads(compute)
         self._compute = self._differentiable = compute
         self._registered = custom_op(f"bnnumba::{name}", compute, mutates_args=changes, device_types="cpu")
         self._registered.register_fake(shapes)
@@ -65,7 +64,7 @@ def _watched(tensor: Tensor) -> bool:
     return type(tensor) not in PLAIN
 
 
-def _within_threads(compute: Function) -> Function:
+def within_threads(compute: Function) -> Function:
     """The same, with no more threads than PyTorch's operations have, as in a data loader's worker."""
 
     @wraps(compute)
