@@ -573,10 +573,10 @@ def features_tensor(name: str, value: Any, channels: int) -> None:
 
 
 def statistics_tensor(value: Any, channels: int, dtype: object) -> None:
-    """A mean and a variance for each channel, as operations of PyTorch hand them on."""
-    if value.shape != (2, channels) or value.dtype is not dtype or not value.is_contiguous():
+    """A mean, a variance and a beta for each channel, as operations of PyTorch hand them on."""
+    if value.shape != (3, channels) or value.dtype is not dtype or not value.is_contiguous():
         shape = tuple(value.shape)
-        raise ValueError(f"statistics must be contiguous {dtype}, (2, {channels}), got {value.dtype}, {shape}")
+        raise ValueError(f"statistics must be contiguous {dtype}, (3, {channels}), got {value.dtype}, {shape}")
     _on_cpu("statistics", value)
 
 

@@ -68,8 +68,7 @@ def every_result(form, p, place=np.array):
         make(kernel, dy, x, mean, var, gamma, EPSILON, of_features=("dgamma", "dbeta"))
 
     # ---- with weights
-    rng = np.random.default_rng(1)
-    weights = rng.random((x.shape[0], 1, x.shape[2]))
+    weights = np.random.default_rng(1).random((x.shape[0], 1, x.shape[2]))
     for name, w in (("mask", np.round(weights)), ("weights", np.where(weights < 0.3, 0.0, weights))):
         features = new(f"{name}: mean", gamma), new(f"{name}: var", gamma)
         change = place(-p.dy)
@@ -78,8 +77,8 @@ def every_result(form, p, place=np.array):
         results[f"{name}: count"] = np.array(form.weighted_moments_into(x, place(w), *features))
 
     # ---- of two batches
-    rows = place(np.stack([mean, np.zeros_like(mean), var, np.zeros_like(var)]))
-    numbers, union = place(np.full(gamma.size, 3.0)), place(np.full_like(rows, np.nan))
+    rows, numbers = place(np.stack([mean, 0 * mean, var, 0 * var])), place(np.full(gamma.size, 3.0))
+    union = place(np.full_like(rows, np.nan))
     form.pool_into(numbers, rows, numbers, place(rows[::-1]), union)
     results["union"] = union
 
@@ -100,6 +99,7 @@ def every_result(form, p, place=np.array):
         fill(f"{kind}_gradient_sums_into", *given, EPSILON, of_data=of_data, **common)
         for kernel in (f"{kind}_backward_into", f"frozen_{kind}_backward_into"):
             fill(kernel, *given, gamma, EPSILON, of_data=("dx", *of_data), **common)
+    fill("remade_relu_backward_into", dy, x, mean, var, gamma, beta, EPSILON, of_data=("dx",), **common)
     return results
 
 

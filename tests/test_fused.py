@@ -5,6 +5,7 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
+from bnnumba.kernels import serial, threaded
 from tests import bounds, oracle
 from tests.problems import FLOATS, LAYOUTS, problem, same_bits
 
@@ -129,6 +130,24 @@ def test_results_in_the_place_of_inputs(activation, with_residual):
             assert found.dx is getattr(step.p, taken)
             for one, other in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("form", [serial, threaded], ids=["serial", "threaded"])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(
+    "shape", [(37, 3, 1), (3000, 70, 1), (700, 256, 1), (6, 4, 25), (20, 30, 196), (0, 4, 1)], ids=str
+)
+def test_a_result_made_again_has_its_bits(shape, dtype, form):
+    p = problem(shape, 1, dtype, offset=3.0)
+    x = p.x.copy()
+    x[::5] = 0.0  # with beta 0 too, y may be just 0
+    beta, (mean, var) = np.where(np.arange(shape[1]) % 2, p.beta, 0.0), np.empty((2, shape[1]))
+    y = np.empty_like(x)
+    form.batch_norm_relu_into(x, p.gamma, beta, EPSILON, y, mean, var)
+    expected, made = ([np.empty_like(x), *np.empty((2, shape[1]))] for _ in range(2))
+    form.relu_backward_into(p.dy, y, x, mean, var, p.gamma, EPSILON, *expected)
+    form.remade_relu_backward_into(p.dy, x, mean, var, p.gamma, beta, EPSILON, *made)
+    assert all(map(same_bits, made, expected))
 
 
 def test_dresidual_without_an_activation_is_dy_itself():

@@ -147,6 +147,25 @@ def test_first_and_second_derivatives(affine, activation, residual, training):
     assert gradgradcheck(call, everything)
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_result_of_a_relu_is_not_kept(dtype):
+    """But made again, so that it may be overwritten; half precision's cannot be."""
+    layer, (x, dy) = both("BatchNorm2d", 3, dtype)[1], data((4, 3, 6, 5), dtype)
+    layer.activation = "relu"
+    expected, leaf = step(layer, x, dy), x.clone().requires_grad_()
+    y = layer(leaf)
+    gradients = [leaf, *layer.parameters()]
+    if dtype.itemsize == 2:
+        with torch.no_grad():
+            y.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            torch.autograd.grad(y, gradients, dy)
+        return
+    with torch.no_grad():
+        y.zero_()
+    assert all(map(torch.equal, torch.autograd.grad(y, gradients, dy), expected[1:]))
+
+
 def test_second_derivative_of_a_part():
     """A gradient penalty: only that of x is used, and weights are constants."""
     layers = both("BatchNorm2d", 3, torch.float64)
@@ -257,7 +276,7 @@ def test_registered_operations(residual, given):
     arguments = x, shortcut if residual else None, *weights, *statistics, 1e-5, residual
     torch.library.opcheck(torch.ops.bnnumba.batch_norm.default, arguments)
     running = torch.zeros(3), torch.ones(3), torch.tensor(0)
-    batch = torch.ones(2, 3, dtype=torch.float64)
+    batch = torch.ones(3, 3, dtype=torch.float64)
     torch.library.opcheck(torch.ops.bnnumba.move.default, (*running, batch, 32, 0.1))
 
 
@@ -266,7 +285,7 @@ def test_the_registered_operations_compute_the_same():
     forward = x, None, None, None, None, None, 1e-5, True
     y, statistics = operations.batch_norm(*forward)
     assert all(map(torch.equal, torch.ops.bnnumba.batch_norm(*forward), (y, statistics)))
-    backward = dy, x, y, statistics, None, 1e-5, False, True, True
+    backward = dy, x, y, statistics, None, 1e-5, False, False, True, True
     assert all(
         map(torch.equal, torch.ops.bnnumba.batch_norm_backward(*backward), operations.batch_norm_backward(*backward))
     )
@@ -457,7 +476,7 @@ def test_what_is_refused_moves_nothing():
     assert not layer.running_mean.any()
 
 
-STATISTICS = torch.ones(2, 3, dtype=torch.float64)
+STATISTICS = torch.ones(3, 3, dtype=torch.float64)
 REFUSED_BY_OPERATIONS = [  # which get addresses, so that nothing may be amiss
     (lambda: backward(X, X.int()), TypeError, "x must be torch.float32, .*, got torch.int32"),
     (lambda: backward(X[0], X), ValueError, "dy must have the shape of x"),
@@ -467,7 +486,7 @@ REFUSED_BY_OPERATIONS = [  # which get addresses, so that nothing may be amiss
     (
         lambda: backward(X, X, statistics=STATISTICS[:, :2]),
         ValueError,
-        r"statistics must be .*, \(2, 3\), got .*\(2, 2\)",
+        r"statistics must be .*, \(3, 3\), got .*\(3, 2\)",
     ),
     (lambda: backward(X, X, statistics=STATISTICS.float()), ValueError, "statistics must be .*, got torch.float32"),
     (lambda: backward(X, X, statistics=STATISTICS.to("meta")), ValueError, "statistics must be on the CPU"),
@@ -498,7 +517,7 @@ def forward(x, gamma):
 
 
 def backward(dy, x, y=None, statistics=STATISTICS, gamma=None):
-    return operations.batch_norm_backward(dy, x, y, statistics, gamma, 1e-5, False, True, False)
+    return operations.batch_norm_backward(dy, x, y, statistics, gamma, 1e-5, False, False, True, False)
 
 
 def count(batches):

@@ -70,6 +70,7 @@ def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
         "relu_gradient_sums_into": (x, x, x, f, f, number, f, f),
         "add_relu_gradient_sums_into": (x, x, x, f, f, number, x, f, f),
         "relu_backward_into": (*fused_backward, f, f),
+        "remade_relu_backward_into": (x, x, f, f, f, f, number, x, f, f),
         "add_relu_backward_into": (*fused_backward, x, f, f),
         "frozen_relu_backward_into": (*fused_backward, f, f),
         "frozen_add_relu_backward_into": (*fused_backward, x, f, f),

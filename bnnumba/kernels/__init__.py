@@ -27,6 +27,7 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     relu_gradient_sums_into(dy, y, x, mean, var, epsilon, dgamma, dbeta)
     add_relu_gradient_sums_into(dy, y, x, mean, var, epsilon, dresidual, dgamma, dbeta)
     relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    remade_relu_backward_into(dy, x, mean, var, gamma, beta, epsilon, dx, dgamma, dbeta)
     add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
     frozen_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
     frozen_add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
@@ -51,7 +52,8 @@ a, b and union are (4, feature), float64 and C-contiguous: mean, what rounding t
 that, as `merge_moments` pools them; each feature has its own counts, float64.
 
 After a ReLU the backward pass needs the forward's y. dresidual, the gradient of the residual, is dy where y > 0 (or
-NaN), else 0, and takes dy's place in all equations; without a ReLU it is dy.
+NaN), else 0, and takes dy's place in all equations; without a ReLU it is dy. remade_relu_backward_into makes y again
+from x, as batch_norm_relu_into made it but for half precision's rounding: no residual, and a read less.
 
 The kernels named `_into` fill arrays that the others make and return. Called from Python, they are the better choice:
 an interrupt (Ctrl-C) during a call stays what it is, where Numba, about to return arrays, makes a SystemError of it.

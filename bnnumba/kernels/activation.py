@@ -6,7 +6,7 @@ NaN passes, forward and backward: ReLU takes no NaN for less than 0, and lets th
 from bnnumba._jit import loop
 from bnnumba._types import Array, Arrays, Centre, Coefficients, Term, Vector
 from bnnumba.kernels.formulas import differentiated, fetch, gradient_term, normalized
-from bnnumba.kernels.simd import at_most, choose, less, load, narrow, prefetch, splat
+from bnnumba.kernels.simd import at_most, choose, fma, join, less, load, narrow, prefetch, splat
 
 # ---- forward; the other is the residual
 
@@ -52,6 +52,29 @@ def relu_input_gradient(others: Arrays, x: Array, i: int, n: int, ahead: int, co
     return differentiated(_behind_relu(fetch(dy, i, n, ahead), y, i, n, ahead), x, i, n, ahead, coefficients)
 
 
+# The other is dy, and y is made again from x.
+
+
+@loop
+def remade_relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
+    dy = others[0]
+    prefetch(dy, i + ahead)
+    prefetch(x, i + ahead)
+    mean_hi, power, scale, shift = centre
+    zero = narrow(splat(0.0), x)
+    distance = (load(x, i, n) - mean_hi) * power
+    return _where_positive(fma(distance, scale, shift), load(dy, i, n), x), zero, join(distance, zero, n), zero
+
+
+@loop
+def remade_relu_input_gradient(
+    others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients
+) -> Vector:
+    mean_hi, power, scale, _, _, shift = coefficients
+    y = fma((fetch(x, i, n, ahead) - mean_hi) * power, scale, shift)
+    return differentiated(_where_positive(y, fetch(others[0], i, n, ahead), x), x, i, n, ahead, coefficients)
+
+
 # With dy in the place of x, and y the other.
 
 
@@ -69,5 +92,10 @@ def masked_scaled(others: Arrays, dy: Array, i: int, n: int, ahead: int, coeffic
 
 @loop
 def _behind_relu(dy: Vector, y: Array, i: int, n: int, ahead: int) -> Vector:
-    zero = narrow(splat(0.0), y)
-    return choose(at_most(fetch(y, i, n, ahead), zero), zero, dy)
+    return _where_positive(fetch(y, i, n, ahead), dy, y)
+
+
+@loop
+def _where_positive(y: Vector, dy: Vector, like: Array) -> Vector:
+    zero = narrow(splat(0.0), like)
+    return choose(at_most(y, zero), zero, dy)

@@ -55,7 +55,8 @@ def _add_rows(
 
 @loop
 def _centre(shift: Array, c: int, n: int) -> Centre:
-    return load(shift, c, n), load(shift, shift.shape[1] + c, n)
+    width = shift.shape[1]
+    return load(shift, c, n), load(shift, width + c, n), load(shift, 2 * width + c, n), load(shift, 3 * width + c, n)
 
 
 @helper
@@ -115,4 +116,5 @@ def _of_columns(coefficients: Array, c: int, n: int) -> Coefficients:
         load(coefficients, 2 * width + c, n),
         load(coefficients, 3 * width + c, n),
         load(coefficients, 4 * width + c, n),
+        load(coefficients, 5 * width + c, n),
     )

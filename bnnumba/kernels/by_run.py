@@ -37,7 +37,8 @@ def reduce(
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
             j = offset + (f - region.first) * LANES
-            k, total = (splat(shift[0, f]), splat(shift[1, f])), get_sums(sums, j, LANES, x)
+            k = splat(shift[0, f]), splat(shift[1, f]), splat(shift[2, f]), splat(shift[3, f])
+            total = get_sums(sums, j, LANES, x)
             i = (o * grid.feature + f) * grid.inner + region.column
             end = i + length
             while i + 4 * LANES <= end:
@@ -106,4 +107,5 @@ def _of_feature(coefficients: Array, f: int) -> Coefficients:
         splat(coefficients[2, f]),
         splat(coefficients[3, f]),
         splat(coefficients[4, f]),
+        splat(coefficients[5, f]),
     )

@@ -77,7 +77,7 @@ def gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre:
 @loop
 def gradient_term(dy: Vector, x: Array, i: int, n: int, centre: Centre) -> Term:
     """Return dy and (x - mean_hi)*power; past the first n, zeros."""
-    mean_hi, power = centre
+    mean_hi, power, _, _ = centre
     zero = narrow(splat(0.0), x)
     return dy, zero, join(load(x, i, n) - mean_hi, zero, n) * power, zero
 
@@ -235,7 +235,12 @@ def normalize_coefficients(
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
         rstd, _, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, n, out)
-        put_row(out, 3, f, n, load(beta, f, n) - mean_lo * (load(gamma, f, n) * rstd))
+        put_row(out, 3, f, n, shift_of(gamma, beta, rstd, mean_lo, f, n))
+
+
+@loop
+def shift_of(gamma: Array, beta: Array, rstd: Vector, mean_lo: Vector, f: int, n: int) -> Vector:
+    return load(beta, f, n) - mean_lo * (load(gamma, f, n) * rstd)
 
 
 @helper
@@ -256,6 +261,7 @@ def gradient_coefficients(
     mean: Array,
     var: Array,
     gamma: Array,
+    affine: Arrays,
     dgamma: Array,
     dbeta: Array,
     epsilon: float,
@@ -264,13 +270,18 @@ def gradient_coefficients(
     last: int,
     out: Array,
 ) -> None:
-    """Rows of `out`: mean_hi, power, scale, a, b, for dx = (dy + (a + b*(x - mean_hi)*power))*scale*power."""
+    """Rows of `out`: mean_hi, power, scale, a, b, for dx = (dy + (a + b*(x - mean_hi)*power))*scale*power.
+
+    affine: gamma and beta, where a ReLU's result is made again, for which the last row is `normalized`'s shift.
+    """
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
         rstd, power, mean_lo = centre_and_scale(mean, var, gamma, epsilon, f, n, out)
         share = load(dgamma, f, n) / splat(float(count))
         put_row(out, 3, f, n, mean_lo * rstd * share - load(dbeta, f, n) / splat(float(count)))
         put_row(out, 4, f, n, splat(0.0) - (rstd / power) * share)
+        if len(affine) > 0:
+            put_row(out, 5, f, n, shift_of(affine[0], affine[1], rstd, mean_lo, f, n))
 
 
 # ---- moving statistics
@@ -295,7 +306,7 @@ def fetch(a: Array, i: int, n: int, ahead: int) -> Vector:
 @loop
 def normalized(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return (x - mean_hi)*power*scale + shift."""
-    mean_hi, power, scale, shift, _ = coefficients
+    mean_hi, power, scale, shift, _, _ = coefficients
     return fma((fetch(x, i, n, ahead) - mean_hi) * power, scale, shift)
 
 
@@ -308,5 +319,5 @@ def input_gradient(others: Arrays, x: Array, i: int, n: int, ahead: int, coeffic
 @loop
 def differentiated(dy: Vector, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
     """Return (dy + (a + b*(x - mean_hi)*power))*scale*power."""
-    mean_hi, power, scale, a, b = coefficients
+    mean_hi, power, scale, a, b, _ = coefficients
     return (dy + fma(b, (fetch(x, i, n, ahead) - mean_hi) * power, a)) * scale * power

@@ -2,7 +2,8 @@
 
     y = act(gamma*x_hat + beta + residual)    dresidual = dy where y > 0, else 0
 
-Their backward takes the forward's y, and is `passes`' of dresidual in the place of dy.
+Their backward takes the forward's y, and is `passes`' of dresidual in the place of dy. Without a residual y can be made
+again from x, with the same bits, which is a read less.
 """
 
 from bnnumba._types import Array
@@ -14,6 +15,8 @@ from bnnumba.kernels.activation import (
     normalized_relu,
     relu_gradient_terms,
     relu_input_gradient,
+    remade_relu_gradient_terms,
+    remade_relu_input_gradient,
 )
 from bnnumba.kernels.formulas import input_gradient
 from bnnumba.kernels.grid import make_grid
@@ -48,6 +51,8 @@ sum_gradients, differentiate_relu = adding(relu_gradient_terms), filling(relu_in
 sum_gradients_and_mask = adding_and_filling(relu_gradient_terms, masked)
 sum_gradients_and_scale = adding_and_filling(relu_gradient_terms, masked_scaled)
 differentiate_groups = differentiating_groups(adding_up(sum_gradients), relu_input_gradient)
+sum_remade, differentiate_remade = adding(remade_relu_gradient_terms), filling(remade_relu_input_gradient)
+remade_groups = differentiating_groups(adding_up(sum_remade), remade_relu_input_gradient)
 mask_groups = differentiating_groups(adding_up_and_masking(sum_gradients_and_mask), input_gradient)
 
 
@@ -98,7 +103,7 @@ def relu_gradient_sums_into(
     dy: Array, y: Array, x: Array, mean: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
 ) -> None:
     """Fill dgamma = sum(dresidual * x_hat) and dbeta = sum(dresidual)."""
-    fill_gradient_sums(each_thread, thread_count(), sum_gradients, (dy, y), x, mean, var, epsilon, dgamma, dbeta)
+    fill_gradient_sums(each_thread, thread_count(), sum_gradients, (dy, y), x, mean, var, (), epsilon, dgamma, dbeta)
 
 
 def add_relu_gradient_sums_into(
@@ -134,7 +139,26 @@ def relu_backward_into(
     """Fill the training backward of dresidual, which is not kept."""
     each, threads, groups = each_thread, thread_count(), differentiate_groups
     add, fill = sum_gradients, differentiate_relu
-    fill_backward(each, threads, groups, add, fill, (dy, y), x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    fill_backward(each, threads, groups, add, fill, (dy, y), x, mean, var, gamma, (), epsilon, dx, dgamma, dbeta)
+
+
+def remade_relu_backward_into(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array,
+    beta: Array,
+    epsilon: float,
+    dx: Array,
+    dgamma: Array,
+    dbeta: Array,
+) -> None:
+    """Do as `relu_backward_into`, with y made again; half precision's is not rounded, and may be 0 no longer."""
+    each, threads, affine = each_thread, thread_count(), (gamma, beta)
+    groups, add = remade_groups, sum_remade
+    fill = differentiate_remade
+    fill_backward(each, threads, groups, add, fill, (dy,), x, mean, var, gamma, affine, epsilon, dx, dgamma, dbeta)
 
 
 def add_relu_backward_into(
@@ -155,10 +179,11 @@ def add_relu_backward_into(
     if x.size and plan_of(x, threads)[1].whole:
         work = mask_groups
         results = dx, dresidual
-        fill_in_groups(each, threads, work, (dy, y), x, mean, var, gamma, epsilon, results, dgamma, dbeta)
+        fill_in_groups(each, threads, work, (dy, y), x, mean, var, gamma, (), epsilon, results, dgamma, dbeta)
         return
     add_relu_gradient_sums_into(dy, y, x, mean, var, epsilon, dresidual, dgamma, dbeta)
-    fill_input_gradient(each, threads, differentiate, (dresidual,), x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+    fill, others = differentiate, (dresidual,)
+    fill_input_gradient(each, threads, fill, others, x, mean, var, gamma, (), dgamma, dbeta, epsilon, dx)
 
 
 def frozen_relu_backward_into(
@@ -208,6 +233,7 @@ KERNELS = (
     "relu_gradient_sums_into",
     "add_relu_gradient_sums_into",
     "relu_backward_into",
+    "remade_relu_backward_into",
     "add_relu_backward_into",
     "frozen_relu_backward_into",
     "frozen_add_relu_backward_into",

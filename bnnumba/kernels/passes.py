@@ -90,15 +90,15 @@ def gradient_sums_into(
     dy: Array, x: Array, mean: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
 ) -> None:
     """Fill dgamma = sum(dy * x_hat) and dbeta = sum(dy)."""
-    fill_gradient_sums(each_thread, thread_count(), add_gradients, (dy,), x, mean, var, epsilon, dgamma, dbeta)
+    fill_gradient_sums(each_thread, thread_count(), add_gradients, (dy,), x, mean, var, (), epsilon, dgamma, dbeta)
 
 
 def input_gradient(
     dy: Array, x: Array, mean: Array, var: Array, gamma: Array, dgamma: Array, dbeta: Array, epsilon: float, dx: Array
 ) -> None:
     """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)."""
-    threads = thread_count()
-    fill_input_gradient(each_thread, threads, differentiate, (dy,), x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+    each, threads = each_thread, thread_count()
+    fill_input_gradient(each, threads, differentiate, (dy,), x, mean, var, gamma, (), dgamma, dbeta, epsilon, dx)
 
 
 def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
@@ -120,7 +120,7 @@ def batch_norm_backward_into(
     """Fill the gradient sums, and the `input_gradient` from them: the training backward."""
     each, threads, groups = each_thread, thread_count(), differentiate_groups
     add, fill = add_gradients, differentiate
-    fill_backward(each, threads, groups, add, fill, (dy,), x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    fill_backward(each, threads, groups, add, fill, (dy,), x, mean, var, gamma, (), epsilon, dx, dgamma, dbeta)
 
 
 def frozen_backward_into(

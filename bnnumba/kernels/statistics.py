@@ -3,8 +3,16 @@
 import numpy as np
 
 from bnnumba._jit import helper
-from bnnumba._types import Array, Vector
-from bnnumba.kernels.formulas import accumulate, get_sums, power_of_two, put_row, put_sums, reciprocal_std
+from bnnumba._types import Array, Arrays, Vector
+from bnnumba.kernels.formulas import (
+    accumulate,
+    get_sums,
+    normalize_coefficients,
+    power_of_two,
+    put_row,
+    put_sums,
+    reciprocal_std,
+)
 from bnnumba.kernels.grid import Grid, chunk_count
 from bnnumba.kernels.simd import (
     LANES,
@@ -39,14 +47,14 @@ def new_features(x: Array) -> tuple[Array, Array]:
 
 @helper
 def new_shift(grid: Grid) -> Array:
-    """Make room for the shift of every column; the second row is not read."""
-    return np.empty((2, grid.feature * column_repeats(grid)))
+    """Make room for the shift of every column; the other rows are not read."""
+    return np.empty((4, grid.feature * column_repeats(grid)))
 
 
 @helper
 def new_centres(grid: Grid, x: Array) -> Array:
-    """Make room for mean_hi and power of every column."""
-    return new_values((2, grid.feature * column_repeats(grid)), x)
+    """Make room for mean_hi and power of every column; and for scale and shift, where a ReLU's result is made again."""
+    return new_values((4, grid.feature * column_repeats(grid)), x)
 
 
 @helper
@@ -57,8 +65,8 @@ def new_partial(grid: Grid, x: Array) -> Array:
 
 @helper
 def new_coefficients(grid: Grid, x: Array) -> Array:
-    """Make room for up to 5 coefficients per column, and one vector more: the first columns again."""
-    return new_values((5, grid.feature * column_repeats(grid) + LANES), x)
+    """Make room for up to 6 coefficients per column, and one vector more: the first columns again."""
+    return new_values((6, grid.feature * column_repeats(grid) + LANES), x)
 
 
 @helper
@@ -96,12 +104,20 @@ def shift_by(values: Array, grid: Grid, first: int, last: int, shift: Array) -> 
 
 
 @helper
-def centre_by(mean: Array, var: Array, epsilon: float, grid: Grid, first: int, last: int, centres: Array) -> None:
-    """Make mean_hi, and the power of two of rstd, the centres of all columns of the features first..last."""
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
-        put_row(centres, 0, f, n, load(mean, f, n))
-        put_row(centres, 1, f, n, power_of_two(reciprocal_std(load(var, f, n), epsilon), centres))
+def centre_by(
+    mean: Array, var: Array, affine: Arrays, epsilon: float, grid: Grid, first: int, last: int, centres: Array
+) -> None:
+    """Make mean_hi, and the power of two of rstd, the centres of all columns of the features first..last.
+
+    affine: gamma and beta, where a ReLU's result is made again, for which their coefficients go into further rows.
+    """
+    if len(affine) > 0:
+        normalize_coefficients(mean, var, affine[0], affine[1], epsilon, first, last, centres)
+    else:
+        for f in range(first, last, LANES):
+            n = min(LANES, last - f)
+            put_row(centres, 0, f, n, load(mean, f, n))
+            put_row(centres, 1, f, n, power_of_two(reciprocal_std(load(var, f, n), epsilon), centres))
     coefficients_to_columns(centres, grid, first, last)
 
 

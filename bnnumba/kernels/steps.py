@@ -1,8 +1,10 @@
 """The passes, for any terms and values: what the kernels in `passes` and `fused` are made of.
 
-`each` and `threads` are a form's own (see `threads`). Where a thread can have whole features, it makes their sums and
-applies them while their data is in its cache, in one parallel region. Elsewhere the sums are made over the grid of
-chunks in one region and applied in a second.
+`each` and `threads` are a form's own (see `threads`). `affine` is gamma and beta where a ReLU's result is made again,
+and empty elsewhere.
+
+Where a thread can have whole features, it makes their sums and applies them while their data is in its cache, in one
+parallel region. Elsewhere the sums are made over the grid of chunks in one region and applied in a second.
 """
 
 from collections.abc import Callable
@@ -129,6 +131,7 @@ def differentiating_groups(add_up: Callable[..., Arrays], values: Values) -> Wor
         mean: Array,
         var: Array,
         gamma: Array,
+        affine: Arrays,
         epsilon: float,
         past_cache: bool,
         shift: Array,
@@ -145,10 +148,10 @@ def differentiating_groups(add_up: Callable[..., Arrays], values: Values) -> Wor
         while group < end:
             region = group_region(grid, plan, group)
             first, last = region.first, region.last
-            centre_by(mean, var, epsilon, grid, first, last, shift)
+            centre_by(mean, var, affine, epsilon, grid, first, last, shift)
             beside_x = add_up(others, x, first, last, shift, partial, coefficients, results)
             finish_gradients(x, first, last, partial, mean, var, epsilon, dgamma, dbeta)
-            gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
+            gradient_coefficients(mean, var, gamma, affine, dgamma, dbeta, epsilon, count, first, last, coefficients)
             coefficients_to_columns(coefficients, grid, first, last)
             fill_region(values, beside_x, x, grid, region, coefficients, past_cache, results[0])
             group += 1
@@ -273,6 +276,7 @@ def fill_gradient_sums(
     x: Array,
     mean: Array,
     var: Array,
+    affine: Arrays,
     epsilon: float,
     dgamma: Array,
     dbeta: Array,
@@ -282,7 +286,7 @@ def fill_gradient_sums(
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     shift, partial = new_centres(grid, x), new_partial(grid, x)
-    centre_by(mean, var, epsilon, grid, first, last, shift)
+    centre_by(mean, var, affine, epsilon, grid, first, last, shift)
     each(add, threads, (others, x, first, last, shift, partial))
     finish_gradients(x, first, last, partial, mean, var, epsilon, dgamma, dbeta)
 
@@ -297,6 +301,7 @@ def fill_input_gradient(
     mean: Array,
     var: Array,
     gamma: Array,
+    affine: Arrays,
     dgamma: Array,
     dbeta: Array,
     epsilon: float,
@@ -306,7 +311,7 @@ def fill_input_gradient(
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
-    gradient_coefficients(mean, var, gamma, dgamma, dbeta, epsilon, count, first, last, coefficients)
+    gradient_coefficients(mean, var, gamma, affine, dgamma, dbeta, epsilon, count, first, last, coefficients)
     coefficients_to_columns(coefficients, grid, first, last)
     each(fill, threads, (others, x, coefficients, goes_past_cache(dx, x, *others), dx))
 
@@ -321,6 +326,7 @@ def fill_in_groups(
     mean: Array,
     var: Array,
     gamma: Array,
+    affine: Arrays,
     epsilon: float,
     results: Arrays,
     dgamma: Array,
@@ -330,7 +336,7 @@ def fill_in_groups(
     grid = make_grid(x.shape)
     room = new_centres(grid, x), new_partial(grid, x), new_coefficients(grid, x)
     past_cache = goes_past_cache(results[0], x, *others)
-    given = others, x, mean, var, gamma, epsilon, past_cache
+    given = others, x, mean, var, gamma, affine, epsilon, past_cache
     each(differentiate_groups, threads, (*given, *room, dgamma, dbeta, results))
 
 
@@ -346,16 +352,18 @@ def fill_backward(
     mean: Array,
     var: Array,
     gamma: Array,
+    affine: Arrays,
     epsilon: float,
     dx: Array,
     dgamma: Array,
     dbeta: Array,
 ) -> None:
     if x.size and plan_of(x, threads)[1].whole:
-        fill_in_groups(each, threads, differentiate_groups, others, x, mean, var, gamma, epsilon, (dx,), dgamma, dbeta)
+        groups, results = differentiate_groups, (dx,)
+        fill_in_groups(each, threads, groups, others, x, mean, var, gamma, affine, epsilon, results, dgamma, dbeta)
         return
-    fill_gradient_sums(each, threads, add, others, x, mean, var, epsilon, dgamma, dbeta)
-    fill_input_gradient(each, threads, fill, others, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+    fill_gradient_sums(each, threads, add, others, x, mean, var, affine, epsilon, dgamma, dbeta)
+    fill_input_gradient(each, threads, fill, others, x, mean, var, gamma, affine, dgamma, dbeta, epsilon, dx)
 
 
 @helper
@@ -397,7 +405,7 @@ def fill_in_one_sweep(
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     shift, partial = new_centres(grid, x), new_partial(grid, x)
-    centre_by(mean, var, epsilon, grid, first, last, shift)
+    centre_by(mean, var, (), epsilon, grid, first, last, shift)
     past_cache = goes_past_cache(out, x, *others)
     each(add_and_fill, threads, (others, x, first, last, shift, coefficients, past_cache, partial, out))
     finish_gradients(x, first, last, partial, mean, var, epsilon, dgamma, dbeta)

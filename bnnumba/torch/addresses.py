@@ -3,8 +3,8 @@
     like                   0 in the dtype of the data; half precision's is an integer's, as in `kernels`
     x, y, ...              addresses of data of the canonical shape (outer, feature, inner); None where there is none
     gamma, running_mean... addresses of features: 0 where there are none; float64 where `wide`, else float32
-    statistics             address of mean and var as (2, feature), float64
-    relu, frozen           True or None
+    statistics             address of mean, var and beta as (3, feature), float64
+    relu, remade, frozen   True or None
 
 What is None is known when Numba compiles: each combination is a function of its own, with one kernel in it.
 """
@@ -31,6 +31,7 @@ from bnnumba.kernels.fused import (
     normalize_relu,
     relu_backward_into,
     relu_gradient_sums_into,
+    remade_relu_backward_into,
 )
 from bnnumba.kernels.passes import (
     batch_norm_backward_into,
@@ -117,15 +118,14 @@ def batch_norm_at(
     y: int,
     statistics: int,
 ) -> None:
-    """Fill y, and statistics with the mean and variance that made it: x's own, or if `running`, those given."""
+    """Fill y, and statistics with what made it; mean and var are x's own, or if `running`, those given."""
     shape = outer, feature, inner
     data, result = array_at(x, like, shape), array_at(y, like, shape)
     added = data if residual is None else array_at(residual, like, shape)
-    scale, shift = np.empty(feature), np.empty(feature)
+    scale, rows = np.empty(feature), array_at(statistics, np.float64(0), (3, feature))
+    mean, var, shift = rows[0], rows[1], rows[2]
     read_features(gamma, wide_gamma, 1.0, scale)
     read_features(beta, wide_beta, 0.0, shift)
-    both = array_at(statistics, np.float64(0), (2, feature))
-    mean, var = both[0], both[1]
     if running is not None:
         read_features(running_mean, wide_mean, 0.0, mean)
         read_features(running_var, wide_var, 1.0, var)
@@ -155,6 +155,7 @@ def backward_at(
     statistics: int,
     gamma: int,
     wide_gamma: int,
+    remade: bool | None,
     frozen: bool | None,
     epsilon: float,
     outer: int,
@@ -166,7 +167,10 @@ def backward_at(
     dbeta: int,
     wide_sums: int,
 ) -> None:
-    """Fill dx and dresidual, those that are not None, dgamma and dbeta. y is what a ReLU gave, or None without one."""
+    """Fill dx and dresidual, those that are not None, dgamma and dbeta.
+
+    y is what a ReLU gave, or None; then if `remade`, it is made again, for the training backward only.
+    """
     shape = outer, feature, inner
     gradient, data = array_at(dy, like, shape), array_at(x, like, shape)
     given = data if y is None else array_at(y, like, shape)
@@ -174,10 +178,12 @@ def backward_at(
     masked = data if dresidual is None else array_at(dresidual, like, shape)
     scale = np.empty(feature)
     read_features(gamma, wide_gamma, 1.0, scale)
-    both = array_at(statistics, np.float64(0), (2, feature))
-    mean, var = both[0], both[1]
+    rows = array_at(statistics, np.float64(0), (3, feature))
+    mean, var = rows[0], rows[1]
     a, b = np.empty(feature), np.empty(feature)
-    if y is None:
+    if remade is not None:
+        remade_relu_backward_into(gradient, data, mean, var, scale, rows[2], epsilon, result, a, b)
+    elif y is None:
         if dx is None:
             gradient_sums_into(gradient, data, mean, var, epsilon, a, b)
         elif frozen is None:
@@ -213,7 +219,7 @@ def move_at(
     momentum: float | None,
 ) -> None:
     """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
-    both = array_at(statistics, np.float64(0), (2, feature))
+    rows = array_at(statistics, np.float64(0), (3, feature))
     mean, var = np.empty(feature), np.empty(feature)
     read_features(running_mean, wide_mean, 0.0, mean)
     read_features(running_var, wide_var, 1.0, var)
@@ -224,7 +230,7 @@ def move_at(
         counted = counter[0]
     average = 1.0 - 1.0 / counted if counted else 1.0
     kept = average if momentum is None else 1.0 - momentum
-    update_moving(mean, var, both[0], both[1], count, kept, 1)
+    update_moving(mean, var, rows[0], rows[1], count, kept, 1)
     write_features(mean, wide_mean, running_mean)
     write_features(var, wide_var, running_var)
 

@@ -1,6 +1,7 @@
 """Batch normalization as operations of PyTorch. Axis 1 has the features.
 
-statistics are mean and var, as (2, features) in float64; dgamma and dbeta have gamma's dtype, or float64 without one.
+statistics are mean, var and beta, as (3, features) in float64. dgamma and dbeta have gamma's dtype, or float64 without
+one.
 """
 
 from typing import Any
@@ -14,6 +15,8 @@ from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
 from bnnumba.torch.memory import NO_FEATURES, ZERO, address, array_of, dense, dense_like, features, layout_of, new
 from bnnumba.torch.registry import Operation, within_threads
 
+HALF = 2  # bytes of an element
+
 
 @within_threads
 def _batch_norm(
@@ -26,12 +29,12 @@ def _batch_norm(
     epsilon: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return y and the statistics that made it: mean and var, or where these are None the batch's own."""
+    """Return y and the statistics that made it, with mean and var, or where these are None the batch's own."""
     if x.dtype not in ZERO or not x.is_cpu:
         checks.tensor("input", x, ZERO)
     (order, shape), epsilon = layout_of(x), checks.epsilon(epsilon)
     channels, given = shape[1], mean is not None and var is not None
-    data, y, statistics = dense(x, order), new(x, order), torch.empty(2, channels, dtype=torch.float64)
+    data, y, statistics = dense(x, order), new(x, order), torch.empty(3, channels, dtype=torch.float64)
     if residual is not None:
         residual = dense_like("residual", residual, x, order)
     gamma, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
@@ -61,7 +64,7 @@ def _batch_norm(
 
 
 def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    return new(x, layout_of(x)[0]), x.new_empty((2, x.shape[1]), dtype=torch.float64)
+    return new(x, layout_of(x)[0]), x.new_empty((3, x.shape[1]), dtype=torch.float64)
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
@@ -70,7 +73,8 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
     ctx.mark_non_differentiable(statistics)
     ctx.set_materialize_grads(False)
     ctx.frozen, ctx.masks = given_mean is not None, relu and residual is not None
-    ctx.save_for_backward(x, y if relu else None, statistics, gamma)
+    ctx.remade = relu and not ctx.frozen and not ctx.masks and x.element_size() > HALF  # half precision's y is rounded
+    ctx.save_for_backward(x, y if relu and not ctx.remade else None, statistics, gamma)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
@@ -80,7 +84,8 @@ def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
     x, y, statistics, gamma = ctx.saved_tensors
     needs_dx, needs_dresidual, needs_dgamma, needs_dbeta, *_ = ctx.needs_input_grad
     dx, dgamma, dbeta, dresidual = batch_norm_backward(
-        dy, x, y, statistics, gamma, ctx.epsilon, ctx.frozen, needs_dx, needs_dresidual and ctx.masks
+        *(dy, x, y, statistics, gamma, ctx.epsilon, ctx.remade, ctx.frozen),
+        *(needs_dx, needs_dresidual and ctx.masks),
     )
     return (
         dx if needs_dx else None,
@@ -99,11 +104,16 @@ def _batch_norm_backward(
     statistics: Tensor,
     gamma: Tensor | None,
     epsilon: float,
+    remade: bool,
     frozen: bool,
     needs_dx: bool,
     needs_dresidual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return dx, dgamma, dbeta and dresidual; empty, where not needed. y is what a ReLU gave, or None without one."""
+    """Return dx, dgamma, dbeta and dresidual; empty, where not needed.
+
+    y is what a ReLU gave, or None; then if `remade`, the training backward, with dx at any rate, makes it again.
+    """
+    needs_dx = needs_dx or remade
     if x.dtype not in ZERO or not x.is_cpu:
         checks.tensor("x", x, ZERO)
     order, shape = layout_of(x)
@@ -125,6 +135,7 @@ def _batch_norm_backward(
             address("x", data),
             address("statistics", statistics),
             *scale,
+            remade or None,
             frozen or None,
             epsilon,
             *shape,
@@ -143,13 +154,16 @@ def _batch_norm_backward(
 def _batch_norm_backward_shapes(
     dy: Tensor, x: Tensor, y: Any, statistics: Tensor, gamma: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _, remade, _, needs_dx, needs_dresidual = others
     dgamma, dbeta = (torch.empty_like(statistics[0] if gamma is None else gamma) for _ in range(2))
-    dx, dresidual = (new(x, layout_of(x)[0]) if needed else x.new_empty(0) for needed in others[-2:])
+    dx, dresidual = (
+        new(x, layout_of(x)[0]) if needed else x.new_empty(0) for needed in (needs_dx or remade, needs_dresidual)
+    )
     return dx, dgamma, dbeta, dresidual
 
 
 def _save_again(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.epsilon, ctx.frozen, _, _ = inputs
+    *tensors, ctx.epsilon, ctx.remade, ctx.frozen, _, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
 
@@ -159,12 +173,16 @@ def _differentiate_again(
 ) -> tuple[Any, ...]:
     """The gradients of dy, x and gamma. What a ReLU lets pass is held constant, as in all of PyTorch."""
     dy, x, y, statistics, gamma = ctx.saved_tensors
+    if ctx.remade:
+        mean, var, beta = statistics
+        y, _ = batch_norm(x.detach(), None, gamma, beta, mean, var, ctx.epsilon, True)
+        y = y.detach()
     ddy, dx, dgamma = batch_norm_double_backward(
         _passed(dy, y), x, statistics, gamma, ddx, ddgamma, ddbeta, ctx.epsilon, ctx.frozen
     )
     if ddresidual is not None:
         ddy = ddy + ddresidual
-    return _passed(ddy, y), dx, None, None, None if gamma is None else dgamma, *(None,) * 4
+    return _passed(ddy, y), dx, None, None, None if gamma is None else dgamma, *(None,) * 5
 
 
 def _passed(dy: Tensor, y: Tensor | None) -> Tensor:
