@@ -1,10 +1,10 @@
 """The kernels on tensors, given by their addresses: an array of each would cost more than all else of a small call.
 
-    like                   0 in the dtype of the data; half precision's is an integer's, as in `kernels`
-    x, y, ...              addresses of data of the canonical shape (outer, feature, inner); None where there is none
-    gamma, running_mean... addresses of features: 0 where there are none; float64 where `wide`, else float32
-    statistics             address of mean, var and beta as (3, feature), float64
-    relu, remade, frozen   True or None
+    like                        0 in the dtype of the data; half precision's is an integer's, as in `kernels`
+    x, y, dx, ...               addresses of data of the canonical shape (outer, feature, inner); None without
+    gamma, running_mean, ...    addresses of features, float64 where `wide`, else float32; 0 without
+    statistics                  address of mean, var and beta as (3, feature), float64
+    relu, remade, frozen, ...   True or None
 
 What is None is known when Numba compiles: each combination is a function of its own, with one kernel in it.
 """
