@@ -541,7 +541,7 @@ def left_out(**arguments: tuple[object, object]) -> None:
 
 
 def tensor(name: str, value: Any, dtypes: Collection[object]) -> None:
-    """A tensor of PyTorch that NumPy can share, of one of these dtypes."""
+    """A tensor of PyTorch on the CPU, of one of these dtypes."""
     _on_cpu(name, value)
     if value.dtype not in dtypes:
         raise TypeError(f"{name} must be {', '.join(map(str, dtypes))}, got {value.dtype}")
@@ -553,14 +553,13 @@ def values_per_channel(count: int, shape: Collection[int]) -> None:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
 
 
-def tensor_like(name: str, value: Any, x: Any) -> Any:
+def tensor_like(name: str, value: Any, x: Any) -> None:
     """A tensor of PyTorch with x's shape and dtype, on the CPU."""
     if value.shape != x.shape:
         raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
     if value.dtype != x.dtype:
         raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {value.dtype}")
     _on_cpu(name, value)
-    return value
 
 
 def features_tensor(name: str, value: Any, channels: int) -> None:

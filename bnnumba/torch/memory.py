@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bnnumba import checks
 
+HALF = 2  # bytes of an element
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 ZERO = {  # in the dtype that kernels know the data's by
     torch.float32: np.float32(0),
@@ -37,9 +38,8 @@ def dense(tensor: Tensor, order: torch.memory_format) -> Tensor:
 
 def dense_like(name: str, tensor: Tensor, x: Tensor, order: torch.memory_format) -> Tensor:
     """Check that a tensor goes with x; and return it, or a copy, in this order."""
-    if tensor.shape != x.shape or tensor.dtype is not x.dtype or not tensor.is_cpu:
-        checks.tensor_like(name, tensor, x)
-    return tensor.resolve_neg().contiguous(memory_format=order)
+    checks.tensor_like(name, tensor, x)
+    return dense(tensor, order)
 
 
 def new(x: Tensor, order: torch.memory_format) -> Tensor:
@@ -57,13 +57,12 @@ def address(name: str, tensor: Tensor) -> int:
 
 def features(name: str, tensor: Tensor, channels: int) -> Features:
     """Features as kernels take them: contiguous, in float32 or float64; NO_FEATURES stand for none."""
-    wide = tensor.dtype is torch.float64
-    if not (wide or tensor.dtype is torch.float32) or tensor.shape != (channels,) or not tensor.is_cpu:
-        checks.features_tensor(name, tensor, channels)
+    checks.features_tensor(name, tensor, channels)
+    if tensor.element_size() <= HALF:
         tensor = tensor.float()
     if tensor.is_neg() or not tensor.is_contiguous():
         tensor = tensor.resolve_neg().contiguous()
-    return tensor, address(name, tensor), wide
+    return tensor, address(name, tensor), tensor.dtype is torch.float64
 
 
 def array_of(tensor: Tensor | None) -> Any:
@@ -71,4 +70,4 @@ def array_of(tensor: Tensor | None) -> Any:
     if tensor is None:
         return None
     tensor = tensor.detach().resolve_neg()
-    return (tensor if tensor.element_size() > 2 else tensor.float()).numpy()
+    return (tensor if tensor.element_size() > HALF else tensor.float()).numpy()

@@ -12,10 +12,8 @@ from torch import Tensor
 from bnnumba import checks, second
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
 from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
-from bnnumba.torch.memory import NO_FEATURES, ZERO, address, array_of, dense, dense_like, features, layout_of, new
+from bnnumba.torch.memory import HALF, NO_FEATURES, ZERO, address, array_of, dense, dense_like, features, layout_of, new
 from bnnumba.torch.registry import Operation, within_threads
-
-HALF = 2  # bytes of an element
 
 
 @within_threads
@@ -30,8 +28,7 @@ def _batch_norm(
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
     """Return y and the statistics that made it, with mean and var, or where these are None the batch's own."""
-    if x.dtype not in ZERO or not x.is_cpu:
-        checks.tensor("input", x, ZERO)
+    checks.tensor("input", x, ZERO)
     (order, shape), epsilon = layout_of(x), checks.epsilon(epsilon)
     channels, given = shape[1], mean is not None and var is not None
     data, y, statistics = dense(x, order), new(x, order), torch.empty(3, channels, dtype=torch.float64)
@@ -114,8 +111,7 @@ def _batch_norm_backward(
     y is what a ReLU gave, or None; then if `remade`, the training backward, with dx at any rate, makes it again.
     """
     needs_dx = needs_dx or remade
-    if x.dtype not in ZERO or not x.is_cpu:
-        checks.tensor("x", x, ZERO)
+    checks.tensor("x", x, ZERO)
     order, shape = layout_of(x)
     channels, data, dy = shape[1], dense(x, order), dense_like("dy", dy, x, order)
     if y is not None:
