@@ -5,8 +5,8 @@ NaN passes, forward and backward: ReLU takes no NaN for less than 0, and lets th
 
 from bnnumba._jit import loop
 from bnnumba._types import Array, Arrays, Centre, Coefficients, Term, Vector
-from bnnumba.kernels.formulas import differentiated, fetch, gradient_term, normalized
-from bnnumba.kernels.simd import at_most, choose, fma, join, less, load, narrow, prefetch, splat
+from bnnumba.kernels.formulas import affine, differentiated, fetch, gradient_term, normalized
+from bnnumba.kernels.simd import at_most, choose, less, load, narrow, splat
 
 # ---- forward; the other is the residual
 
@@ -39,10 +39,7 @@ def _relu(values: Vector, like: Array) -> Vector:
 def relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
     """Do as `gradient_terms`, with dy behind the ReLU."""
     dy, y = others
-    prefetch(dy, i + ahead)
-    prefetch(y, i + ahead)
-    prefetch(x, i + ahead)
-    return gradient_term(_behind_relu(load(dy, i, n), y, i, n, 0), x, i, n, centre)
+    return gradient_term(_behind_relu(fetch(dy, i, n, ahead), y, i, n, ahead), x, i, n, ahead, centre)
 
 
 @loop
@@ -57,13 +54,9 @@ def relu_input_gradient(others: Arrays, x: Array, i: int, n: int, ahead: int, co
 
 @loop
 def remade_relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
-    dy = others[0]
-    prefetch(dy, i + ahead)
-    prefetch(x, i + ahead)
     mean_hi, power, scale, shift = centre
-    zero = narrow(splat(0.0), x)
-    distance = (load(x, i, n) - mean_hi) * power
-    return _where_positive(fma(distance, scale, shift), load(dy, i, n), x), zero, join(distance, zero, n), zero
+    y = affine(load(x, i, n), mean_hi, power, scale, shift)
+    return gradient_term(_where_positive(y, fetch(others[0], i, n, ahead), x), x, i, n, ahead, centre)
 
 
 @loop
@@ -71,7 +64,7 @@ def remade_relu_input_gradient(
     others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients
 ) -> Vector:
     mean_hi, power, scale, _, _, shift = coefficients
-    y = fma((fetch(x, i, n, ahead) - mean_hi) * power, scale, shift)
+    y = affine(load(x, i, n), mean_hi, power, scale, shift)
     return differentiated(_where_positive(y, fetch(others[0], i, n, ahead), x), x, i, n, ahead, coefficients)
 
 

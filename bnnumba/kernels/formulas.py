@@ -32,7 +32,7 @@ from bnnumba.kernels.simd import (
 @loop
 def moment_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
     """Twice d = x - shift, in float64: sums of d and d*d. What is `ahead` is fetched."""
-    prefetch(x, i + ahead)
+    bring(x, i, ahead)
     difference, low = _difference(x, i, n, centre[0])
     d: Vector = join(difference, splat(0.0), n)
     return d, low, d, low
@@ -68,18 +68,15 @@ def gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre:
 
     Of float32 data, 4 of each are added up before they become float64: within the promise, and twice as fast in cache.
     """
-    dy = others[0]
-    prefetch(dy, i + ahead)
-    prefetch(x, i + ahead)
-    return gradient_term(load(dy, i, n), x, i, n, centre)
+    return gradient_term(fetch(others[0], i, n, ahead), x, i, n, ahead, centre)
 
 
 @loop
-def gradient_term(dy: Vector, x: Array, i: int, n: int, centre: Centre) -> Term:
+def gradient_term(dy: Vector, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
     """Return dy and (x - mean_hi)*power; past the first n, zeros."""
     mean_hi, power, _, _ = centre
     zero = narrow(splat(0.0), x)
-    return dy, zero, join(load(x, i, n) - mean_hi, zero, n) * power, zero
+    return dy, zero, join(fetch(x, i, n, ahead) - mean_hi, zero, n) * power, zero
 
 
 @helper
@@ -297,17 +294,30 @@ def moved(moving: float, batch: float, momentum: float) -> float:
 
 @loop
 def fetch(a: Array, i: int, n: int, ahead: int) -> Vector:
-    """Load a vector, and meanwhile bring the one that is `ahead` into cache; with 0, none."""
-    if ahead > 0:
-        prefetch(a, i + ahead)
+    """Load a vector, and meanwhile `bring` another."""
+    bring(a, i, ahead)
     return load(a, i, n)
 
 
 @loop
+def bring(a: Array, i: int, ahead: int) -> None:
+    """Bring the vector that is `ahead` into cache; with 0, none."""
+    if ahead > 0:
+        prefetch(a, i + ahead)
+
+
+@loop
 def normalized(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
-    """Return (x - mean_hi)*power*scale + shift."""
+    """Return what `affine` does."""
     mean_hi, power, scale, shift, _, _ = coefficients
-    return fma((fetch(x, i, n, ahead) - mean_hi) * power, scale, shift)
+    return affine(fetch(x, i, n, ahead), mean_hi, power, scale, shift)
+
+
+@loop
+def affine(x: Vector, mean_hi: Vector, power: Vector, scale: Vector, shift: Vector) -> Vector:
+    """Return (x - mean_hi)*power*scale + shift."""
+    result: Vector = fma((x - mean_hi) * power, scale, shift)
+    return result
 
 
 @loop

@@ -39,10 +39,11 @@ class Grid(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A part of the data: rows, features first..last, and, by run, columns of each feature's run."""
+    """A part of the data: rows `step` apart, features first..last, and, by run, columns of each feature's run."""
 
     row: int
     row_end: int
+    step: int
     first: int
     last: int
     column: int
@@ -85,7 +86,7 @@ def _divided(outer: int, feature: int, inner: int, by_column: bool, fold: int) -
     if by_column:
         rows, columns = ceil_div(outer, fold), fold * feature * inner
         chunk_columns, column_chunks = columns, 1
-        least_rows = round_up(ceil_div(CHUNK, max(columns, 1)), 4)
+        least_rows = ceil_div(CHUNK, max(columns, 1))
     else:
         fold, rows, columns = 1, outer, inner
         pieces = min(most, ceil_div(inner, RUN))
@@ -93,7 +94,9 @@ def _divided(outer: int, feature: int, inner: int, by_column: bool, fold: int) -
         column_chunks = ceil_div(inner, chunk_columns)
         least_rows = ceil_div(RUN, chunk_columns)
     rows_of_most = ceil_div(rows, max(1, most // column_chunks))
-    chunk_rows = max(least_rows, round_up(rows_of_most, 4) if by_column else rows_of_most)
+    chunk_rows = max(least_rows, rows_of_most)
+    if by_column:  # quarters of an odd length: places a power of two apart would share lines of the cache
+        chunk_rows = 4 * (ceil_div(chunk_rows, 4) | 1)
     row_chunks = ceil_div(rows, chunk_rows)
     return Grid(
         outer, feature, inner, by_column, fold, rows, columns, chunk_rows, chunk_columns, row_chunks, column_chunks
@@ -122,16 +125,30 @@ def chunk_region(grid: Grid, chunk: int, first: int, last: int) -> Region:
     row = (chunk // grid.column_chunks) * grid.chunk_rows
     column = (chunk % grid.column_chunks) * grid.chunk_columns
     row_end = min(grid.rows, row + grid.chunk_rows)
-    return Region(row, row_end, first, last, column, min(grid.columns, column + grid.chunk_columns))
+    return Region(row, row_end, 1, first, last, column, min(grid.columns, column + grid.chunk_columns))
+
+
+@helper
+def row_count(region: Region, row_end: int) -> int:
+    """How many of a region's rows are before this one."""
+    return ceil_div(row_end - region.row, region.step)
+
+
+@helper
+def quarter(grid: Grid, region: Region) -> int:
+    """How many rows a quarter of a region has, by column; up to three are in none, and the last where it is short."""
+    if not grid.by_column:
+        return 0
+    return max(0, row_count(region, min(region.row_end, grid.outer // grid.fold)) // 4)
 
 
 @inlined
 def span_count(grid: Grid, region: Region) -> int:
     """Return how many spans of memory without a gap a region is: one, where it has whole rows."""
-    rows, features = region.row_end - region.row, region.last - region.first
+    rows, features = row_count(region, region.row_end), region.last - region.first
     if _cut(grid, region):
         return rows * features
-    return 1 if features == grid.feature else rows
+    return 1 if _joined(grid, region) else rows
 
 
 @inlined
@@ -143,9 +160,14 @@ def span_bounds(grid: Grid, region: Region, span: int, size: int) -> tuple[int, 
         r, f = divmod(span, region.last - region.first)
         start = (region.row + r) * row_length + (region.first + f) * length
         return start + region.column, start + region.column_end
-    start = (region.row + span) * row_length
-    last_row = start if region.last - region.first < grid.feature else (region.row_end - 1) * row_length
+    start = (region.row + span * region.step) * row_length
+    last_row = (region.row_end - 1) * row_length if _joined(grid, region) else start
     return start + region.first * length, min(size, last_row + region.last * length)
+
+
+@inlined
+def _joined(grid: Grid, region: Region) -> bool:
+    return region.last - region.first == grid.feature and region.step == 1
 
 
 @inlined

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 
+import numpy as np
+
 from bnnumba._jit import helper, loop, signed
 from bnnumba._types import Array, Arrays, Terms, Values
 from bnnumba.kernels import by_column, by_run
 from bnnumba.kernels.formulas import new_sums
 from bnnumba.kernels.grid import Grid, Region, make_grid, span_bounds, span_count
 from bnnumba.kernels.plan import (
+    MOST_SPANS,
     block_count,
     block_region,
     block_shape,
@@ -128,21 +131,21 @@ def adding_and_filling(terms: Terms, values: Values) -> Work:
             chunk, region = task_region(grid, plan, first, last, task)
             sums, offset = _start(x, grid, region, partial[chunk])
             ahead, shape = by_run.read_ahead(grid, region), block_shape(grid, region)
-            blocks, reached, filled = block_count(region, shape), signed(-1), signed(-1)
+            blocks = block_count(grid, region, shape)
+            reached, filled = np.full(MOST_SPANS, -1), np.full(MOST_SPANS, -1)
             for block in range(blocks):
-                part = block_region(region, shape, block)
+                part = block_region(grid, region, shape, block)
                 place = offset + (part.first - region.first) * _sum_columns(grid)
                 _reduce(terms, others, x, grid, part, ahead, shift, sums, place)
-                spans = span_count(grid, part)
-                for span in range(spans):
+                follower = block_region(grid, region, shape, min(block + 1, blocks - 1))
+                followed = span_count(grid, follower)
+                for span in range(span_count(grid, part)):
                     i, end = span_bounds(grid, part, span, x.size)
-                    follower = signed(-1)
-                    if span + 1 == spans and block + 1 < blocks:
-                        follower = span_bounds(grid, block_region(region, shape, block + 1), signed(0), x.size)[0]
-                    begin = filled if i == reached else i
-                    stop = max(begin, line_start(out, end)) if end == follower else end  # a line that goes on waits
+                    begin = filled[span] if i == reached[span] else i
+                    goes_on = span < followed and end == span_bounds(grid, follower, span, x.size)[0]
+                    stop = max(begin, line_start(out, end)) if goes_on else end  # a line that goes on waits
                     _sweep(values, beside_dy, dy, grid, begin, stop, signed(0), coefficients, past_cache, out)
-                    reached, filled = end, stop
+                    reached[span], filled[span] = end, stop
             _finish(x, grid, region, sums, partial[chunk])
         fence()
 

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from bnnumba._jit import helper
 from bnnumba._types import Array
-from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_region, make_grid, round_up
+from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_region, make_grid, quarter, round_up
 
 GROUP_BYTES = 2**18  # of one array: a group's x, dy and result stay in a core's own cache
 BLOCK = 1024  # elements: read for the sums and stored past the cache in such short turns, both overlap
+MOST_SPANS = 4  # of memory in a block: a row of each quarter
 LEAST_COLUMNS = 64  # a narrower part of a row would defeat the prefetcher
 FEATURES_A_THREAD = 4  # fewer could not be shared evenly
 MOST_FEATURES = 64  # by run: the lanes of their sums stay in a core's first cache
@@ -65,7 +66,7 @@ def group_share(grid: Grid, plan: Plan, threads: int, thread: int) -> tuple[int,
 def group_region(grid: Grid, plan: Plan, group: int) -> Region:
     """All the data of a group of features."""
     first = group * plan.group
-    return Region(0, grid.rows, first, min(grid.feature, first + plan.group), 0, grid.columns)
+    return Region(0, grid.rows, 1, first, min(grid.feature, first + plan.group), 0, grid.columns)
 
 
 @helper
@@ -83,39 +84,45 @@ def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tup
 
 
 @helper
-def block_shape(grid: Grid, region: Region) -> tuple[int, int, int]:
-    """Rows, features and columns of a region's blocks: about BLOCK elements, in the order of memory.
+def block_shape(grid: Grid, region: Region) -> tuple[int, int]:
+    """Features and columns of a region's blocks: about BLOCK elements, of one row, or by column one of each quarter.
 
     Sums come out the same: blocks end where 4 rows, or 4 vectors of a run, do that are added up together.
     """
-    rows, features, columns = 1, max(1, region.last - region.first), max(1, region.column_end - region.column)
+    features, columns = max(1, region.last - region.first), max(1, region.column_end - region.column)
     if grid.by_column:
-        rows = 4
         if grid.columns == grid.feature:
             features = min(features, BLOCK)
     elif columns > BLOCK:
         features, columns = 1, BLOCK
     else:
         features = min(features, BLOCK // columns)
-    return rows, features, columns
+    return features, columns
 
 
 @helper
-def block_count(region: Region, shape: tuple[int, int, int]) -> int:
-    rows, features, columns = shape
+def block_count(grid: Grid, region: Region, shape: tuple[int, int]) -> int:
+    features, columns = shape
     parts = ceil_div(region.last - region.first, features) * ceil_div(region.column_end - region.column, columns)
-    return ceil_div(region.row_end - region.row, rows) * parts
+    return (region.row_end - region.row - 3 * quarter(grid, region)) * parts
 
 
 @helper
-def block_region(region: Region, shape: tuple[int, int, int], block: int) -> Region:
-    rows, features, columns = shape
+def block_region(grid: Grid, region: Region, shape: tuple[int, int], block: int) -> Region:
+    features, columns = shape
     rest, piece = divmod(block, ceil_div(region.column_end - region.column, columns))
     part, tile = divmod(rest, ceil_div(region.last - region.first, features))
-    row, first, column = region.row + part * rows, region.first + tile * features, region.column + piece * columns
+    row, first, column = region.row + part, region.first + tile * features, region.column + piece * columns
+    step = quarter(grid, region)
+    if part < step:
+        row_end = region.row + 4 * step
+    else:  # no quarter has it
+        row, step = row + 3 * step, 1
+        row_end = row + 1
     return Region(
         row,
-        min(region.row_end, row + rows),
+        row_end,
+        step,
         first,
         min(region.last, first + features),
         column,
