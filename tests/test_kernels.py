@@ -93,6 +93,21 @@ def test_both_forms(shape, dtype):
     check_same(results, every_result(threaded, p))
 
 
+@pytest.mark.parametrize("form", [serial, threaded], ids=["serial", "threaded"])
+@pytest.mark.parametrize("feature", [3, 16, 57, 96, 512, 1024])
+def test_a_row_has_the_bits_that_it_has_alone(feature, form):
+    """Whether four rows are filled at once, or one."""
+    rng = np.random.default_rng(0)
+    statistics = [rng.uniform(0.5, 2, feature) for _ in range(4)]
+    for rows in (3, 4, 9, 33, 2**13 // feature + 5, 2**18 // feature + 7):
+        residual, x = (rng.standard_normal((rows, feature, 1), np.float32) for _ in range(2))
+        y, alone = np.empty_like(x), np.empty_like(x[:1])
+        form.normalize_add(x, residual, *statistics, EPSILON, y)
+        for r in {0, rows - 1, *rng.integers(0, rows, 100).tolist()}:
+            form.normalize_add(x[r : r + 1], residual[r : r + 1], *statistics, EPSILON, alone)
+            assert same_bits(y[r : r + 1], alone)
+
+
 @pytest.fixture(scope="module")
 def digests():
     """Those that `tests.kernel_results` prints."""

@@ -8,7 +8,7 @@ from bnnumba.kernels.stores import PAST_CACHE_BYTES
 from tests.problems import same_bits
 
 ELEMENTS = PAST_CACHE_BYTES // 8 + 1  # float32's x and y together reach it; half precision has twice as many
-SHAPES = [(33, 1), (1000, 1), (3, 149), (3, None)]
+SHAPES = [(33, 1), (64, 1), (1000, 1), (2048, 1), (3, 149), (3, None)]
 STARTS = {np.float32: (0, 5), np.float16: (5, 24)}  # elements behind a line's start: a line has 16, or 32
 GUARD, LINE = 32, 64
 
@@ -44,7 +44,8 @@ def test_parts_have_the_bits_of_the_whole(feature, inner, dtype, form):
         assert untouched[: GUARD + start].all()
         assert untouched[GUARD + start + x.size :].all()
         assert untouched.sum() == 2 * GUARD
-        for rows in (slice(0, 1), slice(-1, None)):  # of one row only: small, and so in cache
+        starts = 0, shape[0] // 4, shape[0] // 3, shape[0] // 2, shape[0] - 1
+        for rows in (slice(start, start + 1) for start in starts):  # of one row only: small, and so in cache
             part = np.empty_like(x[rows][..., :1000])
             form.normalize(np.ascontiguousarray(x[rows][..., :1000]), mean, var, gamma, beta, 1e-3, part)
             assert same_bits(part, y[rows][..., :1000])
