@@ -5,7 +5,7 @@ NaN passes, forward and backward: ReLU takes no NaN for less than 0, and lets th
 
 from bnnumba._jit import loop
 from bnnumba._types import Array, Arrays, Centre, Coefficients, Term, Vector
-from bnnumba.kernels.formulas import affine, differentiated, fetch, gradient_term, normalized
+from bnnumba.kernels.formulas import differentiated, fetch, gradient_term, normalized, scaled
 from bnnumba.kernels.simd import at_most, choose, less, load, narrow, splat
 
 # ---- forward; the other is the residual
@@ -55,7 +55,7 @@ def relu_input_gradient(others: Arrays, x: Array, i: int, n: int, ahead: int, co
 @loop
 def remade_relu_gradient_terms(others: Arrays, x: Array, i: int, n: int, ahead: int, centre: Centre) -> Term:
     mean_hi, power, scale, shift = centre
-    y = affine(load(x, i, n), mean_hi, power, scale, shift)
+    y = scaled(load(x, i, n), mean_hi, power, scale, shift)
     return gradient_term(_where_positive(y, fetch(others[0], i, n, ahead), x), x, i, n, ahead, centre)
 
 
@@ -64,7 +64,7 @@ def remade_relu_input_gradient(
     others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients
 ) -> Vector:
     mean_hi, power, scale, _, _, shift = coefficients
-    y = affine(load(x, i, n), mean_hi, power, scale, shift)
+    y = scaled(load(x, i, n), mean_hi, power, scale, shift)
     return differentiated(_where_positive(y, fetch(others[0], i, n, ahead), x), x, i, n, ahead, coefficients)
 
 

@@ -92,7 +92,7 @@ def sweep(
     columns = grid.columns
     n = lead(out, i, end, past_cache)
     if n:
-        _fill_1(values, others, x, i, n, 0, _of_columns(coefficients, i % columns, n), False, out)
+        put(out, i, n, False, values(others, x, i, n, 0, _of_columns(coefficients, i % columns, n)))
         i += n
     apart = _quarter(columns, end - i, out.itemsize)
     if apart > 0:
@@ -102,18 +102,20 @@ def sweep(
     n = (end - i) % LANES
     if n:
         i = end - n
-        _fill_1(values, others, x, i, n, 0, _of_columns(coefficients, i % columns, n), False, out)
+        put(out, i, n, False, values(others, x, i, n, 0, _of_columns(coefficients, i % columns, n)))
 
 
 @helper
 def _quarter(columns: int, size: int, itemsize: int) -> int:
-    """So many elements are a quarter of this size, or somewhat less; 0 where quarters would be slow.
+    """So many elements are a quarter of this size, or somewhat less; 0 where it is small, or quarters would be slow.
 
-    They are whole rows, so that one load of coefficients serves four vectors, and whole lines in any dtype; and odd, as
-    in `grid`. By quarters a sweep takes 0.6 to 1.0 of the time; but where rows are whole PAGEs, 4 times as long.
+    They are whole rows, so that one load of coefficients serves four vectors, and whole lines in any dtype: an odd
+    number of those, as in `grid`. By quarters a sweep takes 0.6 to 1.0 of the time; of rows of whole PAGEs, up to 4.
     """
-    least = 2 * LANES // min(2 * LANES, columns & -columns)  # rows that are whole lines
-    quarter = ((size // (4 * least * columns) + 1) // 2 * 2 - 1) * least * columns
+    if size < 4 * columns:
+        return 0
+    least = 2 * LANES // min(2 * LANES, columns & -columns) * columns  # whole rows that are whole lines
+    quarter = max(0, ((size // (4 * least) - 1) | 1) * least)
     return 0 if quarter * itemsize % PAGE == 0 else quarter
 
 

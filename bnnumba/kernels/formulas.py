@@ -308,13 +308,13 @@ def bring(a: Array, i: int, ahead: int) -> None:
 
 @loop
 def normalized(others: Arrays, x: Array, i: int, n: int, ahead: int, coefficients: Coefficients) -> Vector:
-    """Return what `affine` does."""
+    """Return what `scaled` does."""
     mean_hi, power, scale, shift, _, _ = coefficients
-    return affine(fetch(x, i, n, ahead), mean_hi, power, scale, shift)
+    return scaled(fetch(x, i, n, ahead), mean_hi, power, scale, shift)
 
 
 @loop
-def affine(x: Vector, mean_hi: Vector, power: Vector, scale: Vector, shift: Vector) -> Vector:
+def scaled(x: Vector, mean_hi: Vector, power: Vector, scale: Vector, shift: Vector) -> Vector:
     """Return (x - mean_hi)*power*scale + shift."""
     result: Vector = fma((x - mean_hi) * power, scale, shift)
     return result

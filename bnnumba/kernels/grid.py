@@ -20,6 +20,7 @@ CHUNK = 2**16  # elements: the least that is worth a chunk, by column
 RUN = 2**14  # likewise by run, of one feature; a longer run is cut
 FOLDED = 256  # columns: shorter rows are folded up to this
 LEAST_ROWS = 32  # of folded ones: fewer are not worth the columns' set-up
+ODD_FROM = 32  # rows: longer quarters of a chunk are odd; those a power of two apart would share places in the cache
 
 
 class Grid(NamedTuple):
@@ -95,8 +96,9 @@ def _divided(outer: int, feature: int, inner: int, by_column: bool, fold: int) -
         least_rows = ceil_div(RUN, chunk_columns)
     rows_of_most = ceil_div(rows, max(1, most // column_chunks))
     chunk_rows = max(least_rows, rows_of_most)
-    if by_column:  # quarters of an odd length: places a power of two apart would share lines of the cache
-        chunk_rows = 4 * (ceil_div(chunk_rows, 4) | 1)
+    if by_column:
+        quarter_rows = ceil_div(chunk_rows, 4)
+        chunk_rows = 4 * (quarter_rows | 1 if quarter_rows >= ODD_FROM else quarter_rows)
     row_chunks = ceil_div(rows, chunk_rows)
     return Grid(
         outer, feature, inner, by_column, fold, rows, columns, chunk_rows, chunk_columns, row_chunks, column_chunks
@@ -139,7 +141,7 @@ def quarter(grid: Grid, region: Region) -> int:
     """How many rows a quarter of a region has, by column; up to three are in none, and the last where it is short."""
     if not grid.by_column:
         return 0
-    return max(0, row_count(region, min(region.row_end, grid.outer // grid.fold)) // 4)
+    return row_count(region, min(region.row_end, grid.outer // grid.fold)) // 4
 
 
 @inlined

@@ -85,7 +85,7 @@ def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tup
 
 @helper
 def block_shape(grid: Grid, region: Region) -> tuple[int, int]:
-    """Features and columns of a region's blocks: about BLOCK elements, of one row, or by column one of each quarter.
+    """Features and columns of a region's blocks: about BLOCK elements of a row, by column of one in each quarter.
 
     Sums come out the same: blocks end where 4 rows, or 4 vectors of a run, do that are added up together.
     """
