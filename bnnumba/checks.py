@@ -547,10 +547,9 @@ def tensor(name: str, value: Any, dtypes: Collection[object]) -> None:
         raise TypeError(f"{name} must be {', '.join(map(str, dtypes))}, got {value.dtype}")
 
 
-def values_per_channel(count: int, shape: Collection[int]) -> None:
+def one_value_per_channel(shape: Collection[int]) -> NoReturn:
     """Refuse to train on one value per channel, as PyTorch does, in its words."""
-    if count == 1:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
+    raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
 
 
 def tensor_like(name: str, value: Any, x: Any) -> None:
@@ -586,15 +585,21 @@ def counter_tensor(name: str, value: Any, dtype: object) -> None:
     _on_cpu(name, value)
 
 
-def allocated(name: str, value: Any) -> None:
-    """Refuse a tensor of PyTorch whose storage was taken away."""
+def nowhere(name: str, value: Any) -> int:
+    """0, the address of a tensor of PyTorch without elements; refuse others that have no memory."""
     if value.numel():
         raise ValueError(f"{name} must have memory, got a tensor of shape {tuple(value.shape)} without")
+    return 0
 
 
 def _on_cpu(name: str, value: Any) -> None:
     if not value.is_cpu:
         raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
+
+
+def no_transform() -> NoReturn:
+    """Refuse torch.func, of which PyTorch's operations made in Python know little."""
+    raise NotImplementedError("batch normalization has no transforms of torch.func here (grad, vmap, jvp, ...)")
 
 
 def no_third_derivative() -> NoReturn:

@@ -13,7 +13,7 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
-from bnnumba.torch import memory, operations  # noqa: E402
+from bnnumba.torch import compute, memory  # noqa: E402
 from tests.subprocesses import run_python  # noqa: E402
 
 FIRST, LAST, LAST_3D = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
@@ -283,12 +283,10 @@ def test_registered_operations(residual, given):
 def test_the_registered_operations_compute_the_same():
     x, dy = data((4, 3, 6, 5))
     forward = x, None, None, None, None, None, 1e-5, True
-    y, statistics = operations.batch_norm(*forward)
+    y, statistics = compute.forward(*forward)
     assert all(map(torch.equal, torch.ops.bnnumba.batch_norm(*forward), (y, statistics)))
     backward = dy, x, y, statistics, None, 1e-5, False, False, True, True
-    assert all(
-        map(torch.equal, torch.ops.bnnumba.batch_norm_backward(*backward), operations.batch_norm_backward(*backward))
-    )
+    assert all(map(torch.equal, torch.ops.bnnumba.batch_norm_backward(*backward), compute.backward(*backward)))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
@@ -306,6 +304,21 @@ def test_forward_mode_is_refused(context):
     x = data((4, 3, 6, 5))[0]
     with forward_ad.dual_level(), context(), pytest.raises(NotImplementedError, match="forward mode"):
         ours.BatchNorm2d(3).eval()(forward_ad.make_dual(x, x))
+
+
+TRANSFORMS = {
+    "grad": lambda layer, x: torch.func.grad(lambda x: layer(x).sum())(x),
+    "vjp": torch.func.vjp,
+    "jvp": lambda layer, x: torch.func.jvp(layer, (x,), (x,)),
+    "vmap": lambda layer, x: torch.vmap(layer)(x[None]),
+}
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.enable_grad], ids=["no_grad", "enable_grad"])
+@pytest.mark.parametrize("transform", TRANSFORMS)
+def test_transforms_are_refused(transform, context):
+    with context(), pytest.raises(NotImplementedError, match=r"no transforms of torch\.func"):
+        TRANSFORMS[transform](ours.BatchNorm2d(3).eval(), data((4, 3, 6, 5))[0])
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode], ids=["no_grad", "inference_mode"])
@@ -329,8 +342,8 @@ def test_under_activation_checkpointing():
 THREADS = """
 import numba, torch
 from bnnumba import torch as ours
-from bnnumba.torch import operations
-layer, x, run = ours.BatchNorm2d(3), torch.randn(8, 3, 256, 256), operations.run_either
+from bnnumba.torch import compute
+layer, x, run = ours.BatchNorm2d(3), torch.randn(8, 3, 256, 256), compute.run_either
 def counting(*arguments):
     print(numba.get_num_threads())
     return run(*arguments)
@@ -341,7 +354,7 @@ try:
 except ValueError:
     print("none")
 torch.set_num_threads(2)
-operations.run_either = counting
+compute.run_either = counting
 layer(x)
 print(numba.get_num_threads())
 """
@@ -477,7 +490,7 @@ def test_what_is_refused_moves_nothing():
 
 
 STATISTICS = torch.ones(3, 3, dtype=torch.float64)
-REFUSED_BY_OPERATIONS = [  # which get addresses, so that nothing may be amiss
+AMISS = [  # where kernels are given addresses, so that nothing may be
     (lambda: backward(X, X.int()), TypeError, "x must be torch.float32, .*, got torch.int32"),
     (lambda: backward(X[0], X), ValueError, "dy must have the shape of x"),
     (lambda: backward(X.double(), X), TypeError, "dy must have the dtype of x"),
@@ -513,19 +526,19 @@ def without_memory(*shape):
 
 
 def forward(x, gamma):
-    return operations.batch_norm(x, None, gamma, None, None, None, 1e-5, False)
+    return compute.forward(x, None, gamma, None, None, None, 1e-5, False)
 
 
 def backward(dy, x, y=None, statistics=STATISTICS, gamma=None):
-    return operations.batch_norm_backward(dy, x, y, statistics, gamma, 1e-5, False, False, True, False)
+    return compute.backward(dy, x, y, statistics, gamma, 1e-5, False, False, True, False)
 
 
 def count(batches):
-    return operations.move(torch.zeros(3), torch.ones(3), batches, STATISTICS, 32, 0.1)
+    return compute.move(torch.zeros(3), torch.ones(3), batches, STATISTICS, 32, 0.1)
 
 
-@pytest.mark.parametrize(("call", "error", "words"), REFUSED_BY_OPERATIONS)
-def test_refused_by_operations(call, error, words):
+@pytest.mark.parametrize(("call", "error", "words"), AMISS)
+def test_refused_where_addresses_are_taken(call, error, words):
     with pytest.raises(error, match=words):
         call()
 

@@ -97,16 +97,49 @@ def write_features(features: Array, wide: int, address: int) -> None:
 # ---- the kernels; what is None is known when Numba compiles them, so that there is one call in each
 
 
+def move_at(
+    running_mean: int,
+    wide_mean: int,
+    running_var: int,
+    wide_var: int,
+    batches: int,
+    averages: bool,
+    momentum: float,
+    statistics: int,
+    feature: int,
+    count: int,
+) -> None:
+    """Count a batch, and move the running statistics towards its own; by 1/batches if it `averages`, 0 uncounted."""
+    rows = array_at(statistics, np.float64(0), (3, feature))
+    mean, var = np.empty(feature), np.empty(feature)
+    read_features(running_mean, wide_mean, 0.0, mean)
+    read_features(running_var, wide_var, 1.0, var)
+    counted = signed(0)
+    if batches:
+        counter = array_at(batches, signed(0), (1,))
+        counter[0] += 1
+        counted = counter[0]
+    average = 1.0 - 1.0 / counted if counted else 1.0
+    kept = average if averages else 1.0 - momentum
+    update_moving(mean, var, rows[0], rows[1], count, kept, 1)
+    write_features(mean, wide_mean, running_mean)
+    write_features(var, wide_var, running_var)
+
+
 def batch_norm_at(
     like: Any,
     x: int,
     residual: int | None,
     relu: bool | None,
     running: bool | None,
+    moves: bool,
     running_mean: int,
     wide_mean: int,
     running_var: int,
     wide_var: int,
+    batches: int,
+    averages: bool,
+    momentum: float,
     gamma: int,
     wide_gamma: int,
     beta: int,
@@ -118,7 +151,10 @@ def batch_norm_at(
     y: int,
     statistics: int,
 ) -> None:
-    """Fill y, and statistics with what made it; mean and var are x's own, or if `running`, those given."""
+    """Fill y, and statistics with what made it.
+
+    Mean and var are the running ones if `running`; else x's own, towards which the running ones move if it `moves`.
+    """
     shape = outer, feature, inner
     data, result = array_at(x, like, shape), array_at(y, like, shape)
     added = data if residual is None else array_at(residual, like, shape)
@@ -145,6 +181,19 @@ def batch_norm_at(
         batch_norm_add_into(data, added, scale, shift, epsilon, result, mean, var)
     else:
         batch_norm_add_relu_into(data, added, scale, shift, epsilon, result, mean, var)
+    if moves:
+        move_at(
+            running_mean,
+            wide_mean,
+            running_var,
+            wide_var,
+            batches,
+            averages,
+            momentum,
+            statistics,
+            feature,
+            outer * inner,
+        )
 
 
 def backward_at(
@@ -207,32 +256,4 @@ def backward_at(
     write_features(b, wide_sums, dbeta)
 
 
-def move_at(
-    running_mean: int,
-    wide_mean: int,
-    running_var: int,
-    wide_var: int,
-    batches: int,
-    statistics: int,
-    feature: int,
-    count: int,
-    momentum: float | None,
-) -> None:
-    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
-    rows = array_at(statistics, np.float64(0), (3, feature))
-    mean, var = np.empty(feature), np.empty(feature)
-    read_features(running_mean, wide_mean, 0.0, mean)
-    read_features(running_var, wide_var, 1.0, var)
-    counted = signed(0)
-    if batches:
-        counter = array_at(batches, signed(0), (1,))
-        counter[0] += 1
-        counted = counter[0]
-    average = 1.0 - 1.0 / counted if counted else 1.0
-    kept = average if momentum is None else 1.0 - momentum
-    update_moving(mean, var, rows[0], rows[1], count, kept, 1)
-    write_features(mean, wide_mean, running_mean)
-    write_features(var, wide_var, running_var)
-
-
-KERNELS = ("batch_norm_at", "backward_at", "move_at")
+KERNELS = ("move_at", "batch_norm_at", "backward_at")  # each may call those before it

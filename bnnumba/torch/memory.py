@@ -17,9 +17,17 @@ ZERO = {  # in the dtype that kernels know the data's by
     torch.bfloat16: np.int16(0),
     torch.float16: np.uint16(0),
 }
+WIDE = {torch.float32: False, torch.float64: True}  # the dtypes that kernels read features in
 
 Features = tuple[Tensor | None, int, bool]  # the address of its memory, and whether it is float64
 NO_FEATURES: Features = None, 0, False
+
+
+def zero_of(name: str, x: Tensor) -> Any:
+    """0 in the dtype that kernels know x's by."""
+    if x.dtype not in ZERO or not x.is_cpu:
+        checks.tensor(name, x, ZERO)
+    return ZERO[x.dtype]
 
 
 def layout_of(x: Tensor) -> tuple[torch.memory_format, tuple[int, int, int]]:
@@ -47,22 +55,14 @@ def new(x: Tensor, order: torch.memory_format) -> Tensor:
     return torch.empty_like(x, memory_format=order)
 
 
-def address(name: str, tensor: Tensor) -> int:
-    """Where a tensor's memory is; 0 where it needs none."""
-    place: int = tensor.data_ptr()
-    if place == 0:
-        checks.allocated(name, tensor)
-    return place
-
-
 def features(name: str, tensor: Tensor, channels: int) -> Features:
     """Features as kernels take them: contiguous, in float32 or float64; NO_FEATURES stand for none."""
-    checks.features_tensor(name, tensor, channels)
-    if tensor.element_size() <= HALF:
-        tensor = tensor.float()
-    if tensor.is_neg() or not tensor.is_contiguous():
-        tensor = tensor.resolve_neg().contiguous()
-    return tensor, address(name, tensor), tensor.dtype is torch.float64
+    wide = WIDE.get(tensor.dtype)
+    if wide is None or tensor.shape != (channels,) or not (tensor.is_cpu and tensor.is_contiguous()) or tensor.is_neg():
+        checks.features_tensor(name, tensor, channels)
+        tensor = (tensor.float() if wide is None else tensor).resolve_neg().contiguous()
+        wide = WIDE[tensor.dtype]
+    return tensor, tensor.data_ptr() or checks.nowhere(name, tensor), wide
 
 
 def array_of(tensor: Tensor | None) -> Any:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnnumba import checks
-from bnnumba.torch.operations import batch_norm, move
+from bnnumba.torch.operations import batch_norm_layer
 
 RECTIFIED = "_bnnumba_rectified"  # an attribute of tensors that a ReLU would leave as they are
 
@@ -48,18 +48,25 @@ class Layer(_BatchNorm):
             If an argument is not as above, or in training there is but one value per channel.
         """
         self._check_input_dim(input)
-        mean, var = self.running_mean, self.running_var  # once: a module's attributes cost a microsecond each
-        by_batch, tracked = self.training or mean is None, self.training and self.track_running_stats
-        count = input.numel() // max(input.shape[1], 1)
-        if by_batch:
-            checks.values_per_channel(count, input.shape)
-        given, relu = (None, None) if by_batch else (mean, var), self.activation is not None
-        y, batch = batch_norm(input, residual, self.weight, self.bias, *given, self.eps, relu)
-        if tracked and mean is not None:
-            move(mean, var, self.num_batches_tracked, batch, count, self.momentum)
+        weight, bias, mean, var, batches = self._features()
+        by_batch, relu = self.training or mean is None, self.activation is not None
+        if by_batch and input.numel() == max(input.shape[1], 1):
+            checks.one_value_per_channel(input.shape)
+        given = (None, None) if by_batch else (mean, var)
+        moves = self.training and self.track_running_stats and mean is not None
+        moving = (mean, var, batches, self.momentum) if moves else None
+        y: Tensor = batch_norm_layer(input, residual, weight, bias, *given, self.eps, relu, moving=moving)
         if relu and not torch.compiler.is_compiling():  # where a second ReLU costs nothing
             setattr(y, RECTIFIED, True)
         return y
+
+    def _features(self) -> tuple[Tensor | None, ...]:
+        """Return weight, bias, running_mean, running_var and num_batches_tracked."""
+        own, kept = self._parameters, self._buffers
+        try:  # past Module.__getattr__, which costs a microsecond for each
+            return own["weight"], own["bias"], kept["running_mean"], kept["running_var"], kept["num_batches_tracked"]
+        except KeyError:  # they may also be elsewhere, as parametrized weights are
+            return self.weight, self.bias, self.running_mean, self.running_var, self.num_batches_tracked
 
     def extra_repr(self) -> str:
         """PyTorch's, and the activation, if there is one."""

@@ -1,22 +1,16 @@
-"""Batch normalization as operations of PyTorch. Axis 1 has the features.
-
-statistics are mean, var and beta, as (3, features) in float64. dgamma and dbeta have gamma's dtype, or float64 without
-one.
-"""
+"""Batch normalization as operations of PyTorch, for autograd and torch.compile; what they compute is in `compute`."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bnnumba import checks, second
-from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
-from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
-from bnnumba.torch.memory import HALF, NO_FEATURES, ZERO, address, array_of, dense, dense_like, features, layout_of, new
-from bnnumba.torch.registry import Operation, within_threads
+from bnnumba import checks
+from bnnumba.torch import compute
+from bnnumba.torch.memory import HALF, layout_of, new
+from bnnumba.torch.registry import differentiable, recorded, register, watched
 
 
-@within_threads
 def _batch_norm(
     x: Tensor,
     residual: Tensor | None,
@@ -27,37 +21,8 @@ def _batch_norm(
     epsilon: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return y and the statistics that made it, with mean and var, or where these are None the batch's own."""
-    checks.tensor("input", x, ZERO)
-    (order, shape), epsilon = layout_of(x), checks.epsilon(epsilon)
-    channels, given = shape[1], mean is not None and var is not None
-    data, y, statistics = dense(x, order), new(x, order), torch.empty(3, channels, dtype=torch.float64)
-    if residual is not None:
-        residual = dense_like("residual", residual, x, order)
-    gamma, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
-    beta, *shift = NO_FEATURES if beta is None else features("bias", beta, channels)
-    mean, *running_mean = NO_FEATURES if mean is None else features("running_mean", mean, channels)
-    var, *running_var = NO_FEATURES if var is None else features("running_var", var, channels)
-    run_either(
-        *BATCH_NORM_AT,
-        x.nbytes < (THREADED_NORMALIZE_BYTES if given else THREADED_BYTES),
-        (
-            ZERO[x.dtype],
-            address("input", data),
-            None if residual is None else address("residual", residual),
-            relu or None,
-            given or None,
-            *running_mean,
-            *running_var,
-            *scale,
-            *shift,
-            epsilon,
-            *shape,
-            y.data_ptr(),
-            statistics.data_ptr(),
-        ),
-    )
-    return y, statistics
+    outputs: tuple[Tensor, Tensor] = compute.forward(x, residual, gamma, beta, mean, var, epsilon, relu)
+    return outputs
 
 
 def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -65,9 +30,12 @@ def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
 
 
 def _save(ctx: Any, inputs: Any, output: Any) -> None:
-    x, residual, gamma, _, given_mean, _, ctx.epsilon, relu = inputs
-    y, statistics = output
-    ctx.mark_non_differentiable(statistics)
+    ctx.mark_non_differentiable(output[1])
+    _keep(ctx, inputs, *output)
+
+
+def _keep(ctx: Any, inputs: Any, y: Tensor, statistics: Tensor) -> None:
+    x, residual, gamma, _, given_mean, _, ctx.epsilon, relu, *_ = inputs
     ctx.set_materialize_grads(False)
     ctx.frozen, ctx.masks = given_mean is not None, relu and residual is not None
     ctx.remade = relu and not ctx.frozen and not ctx.masks and x.element_size() > HALF  # half precision's y is rounded
@@ -80,7 +48,8 @@ def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
         return (None,) * 8
     x, y, statistics, gamma = ctx.saved_tensors
     needs_dx, needs_dresidual, needs_dgamma, needs_dbeta, *_ = ctx.needs_input_grad
-    dx, dgamma, dbeta, dresidual = batch_norm_backward(
+    backward = batch_norm_backward if recorded() or watched(dy) else compute.backward
+    dx, dgamma, dbeta, dresidual = backward(
         *(dy, x, y, statistics, gamma, ctx.epsilon, ctx.remade, ctx.frozen),
         *(needs_dx, needs_dresidual and ctx.masks),
     )
@@ -93,7 +62,6 @@ def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
     )
 
 
-@within_threads
 def _batch_norm_backward(
     dy: Tensor,
     x: Tensor,
@@ -106,45 +74,16 @@ def _batch_norm_backward(
     needs_dx: bool,
     needs_dresidual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return dx, dgamma, dbeta and dresidual; empty, where not needed.
-
-    y is what a ReLU gave, or None; then if `remade`, the training backward, with dx at any rate, makes it again.
-    """
-    needs_dx = needs_dx or remade
-    checks.tensor("x", x, ZERO)
-    order, shape = layout_of(x)
-    channels, data, dy = shape[1], dense(x, order), dense_like("dy", dy, x, order)
-    if y is not None:
-        y = dense_like("y", y, x, order)
-    checks.statistics_tensor(statistics, channels, torch.float64)
-    wide, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
-    dtype = torch.float64 if wide is None else wide.dtype
-    dgamma, dbeta = torch.empty(channels, dtype=dtype), torch.empty(channels, dtype=dtype)
-    dx, dresidual = new(x, order) if needs_dx else x.new_empty(0), new(x, order) if needs_dresidual else x.new_empty(0)
-    run_either(
-        *BACKWARD_AT,
-        x.nbytes < THREADED_BYTES,
-        (
-            ZERO[x.dtype],
-            address("dy", dy),
-            None if y is None else address("y", y),
-            address("x", data),
-            address("statistics", statistics),
-            *scale,
-            remade or None,
-            frozen or None,
-            epsilon,
-            *shape,
-            dx.data_ptr() if needs_dx else None,
-            dresidual.data_ptr() if needs_dresidual else None,
-            dgamma.data_ptr(),
-            dbeta.data_ptr(),
-            dtype is torch.float64,
-        ),
+    """Do as `compute.backward`, but return what is empty where nothing is needed."""
+    dx, dgamma, dbeta, dresidual = compute.backward(
+        dy, x, y, statistics, gamma, epsilon, remade, frozen, needs_dx, needs_dresidual
     )
-    if gamma is not None and gamma.dtype is not dtype:
-        dgamma, dbeta = dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)
-    return dx, dgamma, dbeta, dresidual
+    return (
+        x.new_empty(0) if dx is None else dx,
+        dgamma,
+        dbeta,
+        x.new_empty(0) if dresidual is None else dresidual,
+    )
 
 
 def _batch_norm_backward_shapes(
@@ -186,30 +125,6 @@ def _passed(dy: Tensor, y: Tensor | None) -> Tensor:
     return dy if y is None else torch.where(y <= 0, 0, dy)
 
 
-@within_threads
-def _batch_norm_double_backward(
-    dy: Tensor,
-    x: Tensor,
-    statistics: Tensor,
-    gamma: Tensor | None,
-    ddx: Tensor | None,
-    ddgamma: Tensor | None,
-    ddbeta: Tensor | None,
-    epsilon: float,
-    frozen: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ddy, dx and dgamma, of which there are no derivatives."""
-    ddy, dx, dgamma = second.batch_norm_double_backward(
-        *(array_of(ddx), array_of(ddgamma), array_of(ddbeta), array_of(dy), array_of(x)),
-        *(array_of(statistics[0]), array_of(statistics[1]), array_of(gamma), 1),
-        epsilon=epsilon,
-        frozen=frozen,
-    )
-    order = layout_of(x)[0]
-    ddy, dx = (new(x, order).copy_(torch.from_numpy(each)) for each in (ddy, dx))
-    return ddy, dx, torch.from_numpy(dgamma)
-
-
 def _double_backward_shapes(dy: Tensor, x: Tensor, statistics: Tensor, *_: Any) -> tuple[Tensor, ...]:
     return new(x, layout_of(x)[0]), new(x, layout_of(x)[0]), torch.empty_like(statistics[0])
 
@@ -218,34 +133,39 @@ def _refuse(ctx: Any, *_: Any) -> None:
     checks.no_third_derivative()
 
 
-def _move(
-    running_mean: Tensor,
-    running_var: Tensor,
-    batches: Tensor | None,
-    statistics: Tensor,
-    count: int,
-    momentum: float | None,
-) -> None:
-    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
-    channels = statistics.shape[-1]
-    checks.statistics_tensor(statistics, channels, torch.float64)
-    if batches is not None:
-        checks.counter_tensor("num_batches_tracked", batches, torch.int64)
-    mean, *mean_at = features("running_mean", running_mean, channels)
-    var, *var_at = features("running_var", running_var, channels)
-    counter = 0 if batches is None else address("num_batches_tracked", batches)
-    kept = None if momentum is None else float(momentum)
-    move_at(*mean_at, *var_at, counter, address("statistics", statistics), channels, count, kept)
-    for running, moved in ((running_mean, mean), (running_var, var)):
-        if moved is not running:
-            running.copy_(moved)
-
-
-batch_norm_double_backward = Operation(
-    "batch_norm_double_backward", _batch_norm_double_backward, _double_backward_shapes, lambda *_: None, _refuse
+batch_norm_double_backward = register(
+    "batch_norm_double_backward", compute.double_backward, _double_backward_shapes, None, _refuse
 )
-batch_norm_backward = Operation(
+batch_norm_backward = register(
     "batch_norm_backward", _batch_norm_backward, _batch_norm_backward_shapes, _save_again, _differentiate_again
 )
-batch_norm = Operation("batch_norm", _batch_norm, _batch_norm_shapes, _save, _differentiate)
-move = Operation("move", _move, lambda *_: None, changes=("running_mean", "running_var", "batches"))
+batch_norm = register("batch_norm", _batch_norm, _batch_norm_shapes, _save, _differentiate)
+move = register("move", compute.move, lambda *_: None, changes=("running_mean", "running_var", "batches"))
+
+
+class _Layer(torch.autograd.Function):
+    """A layer's forward call as one step, since no operation of PyTorch's may be differentiated and move something."""
+
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        y, statistics = compute.forward(*arguments)
+        _keep(ctx, arguments, y, statistics)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
+        return *_differentiate(ctx, dy), None
+
+
+_differentiable_layer = differentiable(_Layer)
+
+
+def batch_norm_layer(x: Tensor, *others: Any, moving: compute.Moving | None) -> Tensor:
+    """Do as `batch_norm`, of which only y is returned; where running statistics are moving, do as `move` as well."""
+    if not watched(x):
+        return _differentiable_layer(x, *others, moving) if recorded() else compute.forward(x, *others, moving)[0]
+    y, statistics = batch_norm(x, *others)
+    if moving is not None:
+        mean, var, batches, momentum = moving
+        move(mean, var, batches, statistics, x.numel() // max(x.shape[1], 1), momentum)
+    return y

@@ -10,15 +10,22 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import custom_op
 
-from bnnumba import forms
+from bnnumba import checks, forms
 
 Function = Callable[..., Any]
 
 PLAIN = Tensor, torch.nn.Parameter
 
 
-class Operation:
-    """A function of tensors with its derivative, which torch.compile takes into its graph as one node.
+def register(
+    name: str,
+    compute: Function,
+    shapes: Function,
+    save: Function | None = None,
+    differentiate: Function | None = None,
+    changes: tuple[str, ...] = (),
+) -> Function:
+    """Make a function of tensors an operation of PyTorch, which torch.compile takes into its graph as one node.
 
     Parameters
     ----------
@@ -27,41 +34,43 @@ class Operation:
     compute : function
     shapes : function
         The same on tensors that have no data.
-    save, differentiate : functions, or None where there is no derivative
+    save, differentiate : functions, or None where there is nothing to save, or no derivative
         As `torch.library.register_autograd` describes them.
     changes : tuple of str
         The arguments that it changes.
     """
-
-    def __init__(
-        self,
-        name: str,
-        compute: Function,
-        shapes: Function,
-        save: Function | None = None,
-        differentiate: Function | None = None,
-        changes: tuple[str, ...] = (),
-    ) -> None:
-        self._compute = self._differentiable = compute
-        self._registered = custom_op(f"bnnumba::{name}", compute, mutates_args=changes, device_types="cpu")
-        self._registered.register_fake(shapes)
-        if save is not None and differentiate is not None:
-            self._registered.register_autograd(differentiate, setup_context=save)
-            self._differentiable = _function(compute, save, differentiate).apply
-
-    def __call__(self, *arguments: Any) -> Any:
-        """Compute; past PyTorch's dispatcher, which costs more than all else of a small call, unless it is watched."""
-        if _watched(arguments[0]):
-            return self._registered(*arguments)
-        differentiable = torch.is_grad_enabled() or forward_ad._current_level >= 0  # where no_grad is none
-        return (self._differentiable if differentiable else self._compute)(*arguments)
+    operation: Any = custom_op(f"bnnumba::{name}", compute, mutates_args=changes, device_types="cpu")
+    operation.register_fake(shapes)
+    if differentiate is not None:
+        operation.register_autograd(differentiate, setup_context=save)
+    registered: Function = operation
+    return registered
 
 
-def _watched(tensor: Tensor) -> bool:
-    """Whether a call is traced: by torch.compile, by TorchScript, by a dispatch mode, or on tensors without data."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
+def watched(tensor: Tensor) -> bool:
+    """Whether torch.compile, TorchScript or a dispatch mode follows a call, or a tensor has no data.
+
+    Then an operation must be called. Else what it computes may be: PyTorch's dispatcher costs more than all else of a
+    small call.
+    """
+    if torch.compiler.is_compiling() or torch._C._is_tracing():
         return True
-    return type(tensor) not in PLAIN
+    if torch._C._are_functorch_transforms_active():
+        checks.no_transform()
+    modes: int = torch._C._len_torch_dispatch_stack()
+    return modes > 0 or type(tensor) not in PLAIN
+
+
+def recorded() -> bool:
+    """Whether a call may be differentiated. Where forward_ad is on, no_grad keeps none from it."""
+    level: int = forward_ad._current_level
+    return torch.is_grad_enabled() or level >= 0
+
+
+def differentiable(function: type[torch.autograd.Function]) -> Function:
+    """A function of autograd's as a call, without what its own `apply` does for torch.func in Python."""
+    apply: Function = super(torch.autograd.Function, function).apply
+    return apply
 
 
 def within_threads(compute: Function) -> Function:
@@ -83,18 +92,3 @@ def within_threads(compute: Function) -> Function:
             numba.set_num_threads(before)
 
     return limited
-
-
-def _function(compute: Function, save: Function, differentiate: Function) -> Any:
-    class Differentiable(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, *arguments: Any) -> Any:
-            output = compute(*arguments)
-            save(ctx, arguments, output)
-            return output
-
-        @staticmethod
-        def backward(ctx: Any, *gradients: Any) -> Any:
-            return differentiate(ctx, *gradients)
-
-    return Differentiable

@@ -1,0 +1,189 @@
+"""Batch normalization of tensors, computed. Axis 1 has the features.
+
+statistics are mean, var and beta, as (3, features) in float64. dgamma and dbeta have gamma's dtype, or float64 without
+one.
+"""
+
+import torch
+from torch import Tensor
+
+from bnnumba import checks, second
+from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
+from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
+from bnnumba.torch.memory import NO_FEATURES, array_of, dense, dense_like, features, layout_of, new, zero_of
+from bnnumba.torch.registry import within_threads
+
+Moving = tuple[Tensor, Tensor, Tensor | None, float | None]  # running mean and var, num_batches_tracked, momentum
+Step = tuple[int, bool, float]  # the address of num_batches_tracked, whether momentum is its inverse, or momentum
+NO_STEP: Step = 0, False, 0.0
+
+
+@within_threads
+def forward(
+    x: Tensor,
+    residual: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    mean: Tensor | None,
+    var: Tensor | None,
+    epsilon: float,
+    relu: bool,
+    moving: Moving | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return y and the statistics that made it, with mean and var, or where these are None the batch's own.
+
+    What is moving counts the batch, and moves towards its statistics.
+    """
+    zero, (order, shape), epsilon = zero_of("input", x), layout_of(x), checks.epsilon(epsilon)
+    channels, given = shape[1], mean is not None and var is not None
+    data, y, statistics = dense(x, order), new(x, order), torch.empty(3, channels, dtype=torch.float64)
+    if residual is not None:
+        residual = dense_like("residual", residual, x, order)
+    gamma, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
+    beta, *shift = NO_FEATURES if beta is None else features("bias", beta, channels)
+    step = NO_STEP
+    if moving is not None:
+        mean, var, batches, momentum = moving
+        step = _step(batches, momentum)
+    running_mean, *mean_at = NO_FEATURES if mean is None else features("running_mean", mean, channels)
+    running_var, *var_at = NO_FEATURES if var is None else features("running_var", var, channels)
+    run_either(
+        *BATCH_NORM_AT,
+        x.nbytes < (THREADED_NORMALIZE_BYTES if given else THREADED_BYTES),
+        (
+            zero,
+            data.data_ptr() or checks.nowhere("input", data),
+            None if residual is None else residual.data_ptr() or checks.nowhere("residual", residual),
+            relu or None,
+            given or None,
+            moving is not None,
+            *mean_at,
+            *var_at,
+            *step,
+            *scale,
+            *shift,
+            epsilon,
+            *shape,
+            y.data_ptr(),
+            statistics.data_ptr(),
+        ),
+    )
+    if moving is not None:
+        _write_back(mean, running_mean, var, running_var)
+    return y, statistics
+
+
+@within_threads
+def backward(
+    dy: Tensor,
+    x: Tensor,
+    y: Tensor | None,
+    statistics: Tensor,
+    gamma: Tensor | None,
+    epsilon: float,
+    remade: bool,
+    frozen: bool,
+    needs_dx: bool,
+    needs_dresidual: bool,
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:
+    """Return dx, dgamma, dbeta and dresidual; None, where not needed.
+
+    y is what a ReLU gave, or None; then if `remade`, the training backward, with dx at any rate, makes it again.
+    """
+    needs_dx = needs_dx or remade
+    zero, (order, shape) = zero_of("x", x), layout_of(x)
+    channels, data, dy = shape[1], dense(x, order), dense_like("dy", dy, x, order)
+    if y is not None:
+        y = dense_like("y", y, x, order)
+    checks.statistics_tensor(statistics, channels, torch.float64)
+    wide, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
+    like = statistics[0] if wide is None else wide
+    dgamma, dbeta = torch.empty_like(like), torch.empty_like(like)
+    dx, dresidual = new(x, order) if needs_dx else None, new(x, order) if needs_dresidual else None
+    run_either(
+        *BACKWARD_AT,
+        x.nbytes < THREADED_BYTES,
+        (
+            zero,
+            dy.data_ptr() or checks.nowhere("dy", dy),
+            None if y is None else y.data_ptr() or checks.nowhere("y", y),
+            data.data_ptr() or checks.nowhere("x", data),
+            statistics.data_ptr() or checks.nowhere("statistics", statistics),
+            *scale,
+            remade or None,
+            frozen or None,
+            epsilon,
+            *shape,
+            None if dx is None else dx.data_ptr(),
+            None if dresidual is None else dresidual.data_ptr(),
+            dgamma.data_ptr(),
+            dbeta.data_ptr(),
+            like.dtype is torch.float64,
+        ),
+    )
+    if gamma is not None and gamma.dtype is not like.dtype:
+        dgamma, dbeta = dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)
+    return dx, dgamma, dbeta, dresidual
+
+
+@within_threads
+def double_backward(
+    dy: Tensor,
+    x: Tensor,
+    statistics: Tensor,
+    gamma: Tensor | None,
+    ddx: Tensor | None,
+    ddgamma: Tensor | None,
+    ddbeta: Tensor | None,
+    epsilon: float,
+    frozen: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ddy, dx and dgamma, of which there are no derivatives."""
+    ddy, dx, dgamma = second.batch_norm_double_backward(
+        *(array_of(ddx), array_of(ddgamma), array_of(ddbeta), array_of(dy), array_of(x)),
+        *(array_of(statistics[0]), array_of(statistics[1]), array_of(gamma), 1),
+        epsilon=epsilon,
+        frozen=frozen,
+    )
+    order = layout_of(x)[0]
+    ddy, dx = (new(x, order).copy_(torch.from_numpy(each)) for each in (ddy, dx))
+    return ddy, dx, torch.from_numpy(dgamma)
+
+
+def move(
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Tensor | None,
+    statistics: Tensor,
+    count: int,
+    momentum: float | None,
+) -> None:
+    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
+    channels = statistics.shape[-1]
+    checks.statistics_tensor(statistics, channels, torch.float64)
+    mean, *mean_at = features("running_mean", running_mean, channels)
+    var, *var_at = features("running_var", running_var, channels)
+    move_at(
+        *mean_at,
+        *var_at,
+        *_step(batches, momentum),
+        statistics.data_ptr() or checks.nowhere("statistics", statistics),
+        channels,
+        count,
+    )
+    _write_back(running_mean, mean, running_var, var)
+
+
+def _step(batches: Tensor | None, momentum: float | None) -> Step:
+    if batches is not None:
+        checks.counter_tensor("num_batches_tracked", batches, torch.int64)
+    counter = 0 if batches is None else batches.data_ptr() or checks.nowhere("num_batches_tracked", batches)
+    return counter, momentum is None, 0.0 if momentum is None else float(momentum)
+
+
+def _write_back(mean: Tensor, moved_mean: Tensor, var: Tensor, moved_var: Tensor) -> None:
+    """Give running statistics what moved: that is they themselves, or a copy in memory that kernels take."""
+    if moved_mean is not mean:
+        mean.copy_(moved_mean)
+    if moved_var is not var:
+        var.copy_(moved_var)
