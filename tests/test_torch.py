@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
 from torch import nn  # noqa: E402
 from torch.autograd import forward_ad, gradcheck, gradgradcheck  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
+from torch.nn.utils import parametrize, prune  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
 from bnnumba.torch import compute, memory  # noqa: E402
@@ -571,3 +572,19 @@ def test_weights_of_other_dtypes(dtypes):
         near(b.to(coarse), a.to(coarse))
     torch.testing.assert_close(layer.running_var.double(), theirs.running_var, rtol=1e-2, atol=1e-2)
     assert layer.running_var.is_contiguous() is False
+
+
+class Twice(nn.Module):
+    def forward(self, weight):
+        return 2 * weight
+
+
+def test_weights_that_are_made_elsewhere():
+    """Then a layer's weight is a property, or a plain attribute, and no parameter."""
+    layers, (x, dy) = both("BatchNorm2d", 3), data((4, 3, 6, 5))
+    for layer in layers:
+        parametrize.register_parametrization(layer, "weight", Twice())
+        prune.l1_unstructured(layer, "bias", 1)
+    for a, b in zip(step(layers[0], x, dy), step(layers[1], x, dy), strict=True):
+        near(b, a)
+    assert (layers[1].bias == 0).any()
