@@ -25,7 +25,7 @@ STEPS = {  # what follows PyTorch's layer; what is fused into ours
     "relu": (lambda y, _: y.relu_(), False, "relu"),
     "residual relu": (lambda y, residual: y.add_(residual).relu_(), True, "relu"),
 }
-TURNS = 4
+TURNS = 8
 NEAR_ZERO = 1e-4  # where roundings decide what a ReLU lets pass, no gradient comes
 
 

@@ -41,7 +41,8 @@ def layout_of(x: Tensor) -> tuple[torch.memory_format, tuple[int, int, int]]:
 
 def dense(tensor: Tensor, order: torch.memory_format) -> Tensor:
     """The tensor itself, or a copy in this order."""
-    return tensor.resolve_neg().contiguous(memory_format=order)
+    tensor = tensor.contiguous(memory_format=order)
+    return tensor.resolve_neg() if tensor.is_neg() else tensor
 
 
 def dense_like(name: str, tensor: Tensor, x: Tensor, order: torch.memory_format) -> Tensor:
