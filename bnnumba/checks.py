@@ -552,6 +552,11 @@ def one_value_per_channel(shape: Collection[int]) -> NoReturn:
     raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
 
 
+def one_running_statistic() -> NoReturn:
+    """Refuse running statistics of which one is missing, as PyTorch does, in its words."""
+    raise ValueError("running_mean and running_var must either both be None or neither be None")
+
+
 def tensor_like(name: str, value: Any, x: Any) -> None:
     """A tensor of PyTorch with x's shape and dtype, on the CPU."""
     if value.shape != x.shape:

@@ -223,6 +223,20 @@ def test_inputs_in_any_memory():
             assert a.stride() == b.stride()
 
 
+def test_an_epsilon_may_be_an_integer():
+    theirs, layer = both("BatchNorm2d", 3, eps=1)
+    x, dy = data((4, 3, 6, 5))
+    for a, b in zip(step(theirs, x, dy), step(layer, x, dy), strict=True):
+        near(b, a)
+
+
+def test_an_empty_batch_keeps_its_memory_format():
+    x, dy = (each.to(memory_format=LAST) for each in data((0, 3, 6, 5)))
+    y, dx, *_ = step(ours.BatchNorm2d(3), x, dy)
+    assert y.is_contiguous(memory_format=LAST)
+    assert dx.is_contiguous(memory_format=LAST)
+
+
 def test_statistics_that_are_not_counted():
     """As PyTorch has it: no average without a count."""
     for momentum in (0.5, None):
@@ -479,6 +493,15 @@ def test_running_statistics_must_be_floats(training):
     layer = ours.BatchNorm2d(3).train(training)
     layer.running_mean = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(TypeError, match=r"running_mean must be a tensor of real floats, got torch.int64"):
+        layer(X)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("missing", ["running_mean", "running_var"])
+def test_running_statistics_come_in_pairs(missing, training):
+    layer = ours.BatchNorm2d(3).train(training)
+    setattr(layer, missing, None)
+    with pytest.raises(ValueError, match="must either both be None or neither be None"):
         layer(X)
 
 

@@ -91,7 +91,7 @@ def backward(
     y is what a ReLU gave, or None; then if `remade`, the training backward, with dx at any rate, makes it again.
     """
     needs_dx = needs_dx or remade
-    zero, (order, shape) = zero_of("x", x), layout_of(x)
+    zero, (order, shape), epsilon = zero_of("x", x), layout_of(x), checks.epsilon(epsilon)
     channels, data, dy = shape[1], dense(x, order), dense_like("dy", dy, x, order)
     if y is not None:
         y = dense_like("y", y, x, order)

@@ -34,7 +34,8 @@ def layout_of(x: Tensor) -> tuple[torch.memory_format, tuple[int, int, int]]:
     """The memory format that PyTorch gives what it makes of x; and x's canonical shape in it, axis 1 being features."""
     batch, channels, *positions = x.shape
     inner = prod(positions)
-    if x.is_contiguous() or x.ndim not in CHANNELS_LAST or x.stride(1) != 1:
+    contiguous = x.is_contiguous() and batch * channels * inner > 0  # what is empty always is
+    if contiguous or x.ndim not in CHANNELS_LAST or x.stride(1) != 1:
         return torch.contiguous_format, (batch, channels, inner)
     return CHANNELS_LAST[x.ndim], (batch * inner, channels, 1)
 

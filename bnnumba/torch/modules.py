@@ -45,11 +45,14 @@ class Layer(_BatchNorm):
         Raises
         ------
         TypeError, ValueError
-            If an argument is not as above, or in training there is but one value per channel.
+            If an argument is not as above, in training there is but one value per channel, or one of running_mean and
+            running_var is None.
         """
         self._check_input_dim(input)
         weight, bias, mean, var, batches = self._features()
         by_batch, relu = self.training or mean is None, self.activation is not None
+        if (mean is None) is not (var is None):
+            checks.one_running_statistic()
         if by_batch and input.numel() == max(input.shape[1], 1):
             checks.one_value_per_channel(input.shape)
         given = (None, None) if by_batch else (mean, var)
