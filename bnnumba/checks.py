@@ -552,9 +552,10 @@ def one_value_per_channel(shape: Collection[int]) -> NoReturn:
     raise ValueError(f"Expected more than 1 value per channel when training, got input size {shape}")
 
 
-def one_running_statistic() -> NoReturn:
-    """Refuse running statistics of which one is missing, as PyTorch does, in its words."""
-    raise ValueError("running_mean and running_var must either both be None or neither be None")
+def running_pair(mean: object, var: object, needed: bool) -> None:
+    """Refuse running statistics of which one is missing, as PyTorch does, in its words; or both, where needed."""
+    if needed or mean is not var:
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
 
 
 def tensor_like(name: str, value: Any, x: Any) -> None:
@@ -590,11 +591,10 @@ def counter_tensor(name: str, value: Any, dtype: object) -> None:
     _on_cpu(name, value)
 
 
-def nowhere(name: str, value: Any) -> int:
-    """0, the address of a tensor of PyTorch without elements; refuse others that have no memory."""
-    if value.numel():
+def allocated(name: str, value: Any) -> None:
+    """Refuse a tensor of PyTorch whose storage was taken away."""
+    if value.numel() and not value.untyped_storage().data_ptr():
         raise ValueError(f"{name} must have memory, got a tensor of shape {tuple(value.shape)} without")
-    return 0
 
 
 def _on_cpu(name: str, value: Any) -> None:

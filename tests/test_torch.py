@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import pickle
 
 import pytest
@@ -505,6 +506,32 @@ def test_running_statistics_come_in_pairs(missing, training):
         layer(X)
 
 
+def test_inference_needs_no_counter():
+    layer = ours.BatchNorm2d(3)
+    del layer.num_batches_tracked
+    assert layer.eval()(X).shape == X.shape
+    with pytest.raises(AttributeError, match="num_batches_tracked"):
+        layer.train()(X)
+
+
+def test_the_default_device_may_be_another():
+    layer = ours.BatchNorm2d(3)
+    with torch.device("meta"):
+        y = layer(X)
+    assert torch.equal(y, ours.BatchNorm2d(3)(X))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # PyTorch calls the operation for each
+def test_gradients_of_many_at_once():
+    theirs, layer = both("BatchNorm2d", 3)
+    x, dys = data((4, 3, 6, 5))[0], torch.randn(5, 4, 3, 6, 5)
+    results = []
+    for each in (theirs, layer):
+        y = each(x.requires_grad_())
+        results.append(torch.vmap(lambda dy, y=y: torch.autograd.grad(y, x, dy, retain_graph=True)[0])(dys))
+    near(*reversed(results))
+
+
 def test_what_is_refused_moves_nothing():
     layer = ours.BatchNorm2d(4, affine=False)
     with pytest.raises(ValueError, match="running_mean"):
@@ -537,20 +564,25 @@ AMISS = [  # where kernels are given addresses, so that nothing may be
         r"input must have memory, got a tensor of shape \(2, 3\)",
     ),
     (lambda: forward(X, without_memory(3)), ValueError, "weight must have memory"),
+    (lambda: forward(X, without_memory(3, offset=8)), ValueError, "weight must have memory"),
+    (lambda: forward(without_memory(2, 3, offset=8), None), ValueError, "input must have memory"),
+    (lambda: compute.move(None, None, None, STATISTICS, 32, 0.1), ValueError, "must either both be None or neither"),
+    (lambda: forward(X, None, (None, None, None, 0.1)), ValueError, "must either both be None or neither"),
     (lambda: count(torch.tensor([0, 0])), TypeError, "num_batches_tracked must be a tensor of one torch.int64"),
     (lambda: count(torch.tensor(0.0)), TypeError, "num_batches_tracked must be .*, got torch.float32"),
     (lambda: count(torch.tensor(0, device="meta")), ValueError, "num_batches_tracked must be on the CPU"),
 ]
 
 
-def without_memory(*shape):
-    tensor = torch.ones(shape)
-    tensor.untyped_storage().resize_(0)
+def without_memory(*shape, offset=0):
+    storage = torch.ones(offset + math.prod(shape))
+    tensor = storage[offset:].view(shape)
+    storage.untyped_storage().resize_(0)
     return tensor
 
 
-def forward(x, gamma):
-    return compute.forward(x, None, gamma, None, None, None, 1e-5, False)
+def forward(x, gamma, moving=None):
+    return compute.forward(x, None, gamma, None, None, None, 1e-5, False, moving)
 
 
 def backward(dy, x, y=None, statistics=STATISTICS, gamma=None):

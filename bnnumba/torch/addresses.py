@@ -5,6 +5,7 @@
     gamma, running_mean, ...    addresses of features, float64 where `wide`, else float32; 0 without
     statistics                  address of mean, var and beta as (3, feature), float64
     relu, remade, frozen, ...   True or None
+    moves, averages             whether running statistics move, and by the inverse of `batches`, a counter's address
 
 What is None is known when Numba compiles: each combination is a function of its own, with one kernel in it.
 """

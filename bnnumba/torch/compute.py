@@ -10,7 +10,7 @@ from torch import Tensor
 from bnnumba import checks, second
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
 from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
-from bnnumba.torch.memory import NO_FEATURES, array_of, dense, dense_like, features, layout_of, new, zero_of
+from bnnumba.torch.memory import CPU, Features, address, array_of, dense, dense_like, features, layout_of, new, zero_of
 from bnnumba.torch.registry import within_threads
 
 Moving = tuple[Tensor, Tensor, Tensor | None, float | None]  # running mean and var, num_batches_tracked, momentum
@@ -29,6 +29,7 @@ def forward(
     epsilon: float,
     relu: bool,
     moving: Moving | None = None,
+    /,
 ) -> tuple[Tensor, Tensor]:
     """Return y and the statistics that made it, with mean and var, or where these are None the batch's own.
 
@@ -36,24 +37,23 @@ def forward(
     """
     zero, (order, shape), epsilon = zero_of("input", x), layout_of(x), checks.epsilon(epsilon)
     channels, given = shape[1], mean is not None and var is not None
-    data, y, statistics = dense(x, order), new(x, order), torch.empty(3, channels, dtype=torch.float64)
+    data, y, statistics = dense(x, order), new(x, order), torch.empty(3, channels, dtype=torch.float64, device=CPU)
     if residual is not None:
         residual = dense_like("residual", residual, x, order)
-    gamma, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
-    beta, *shift = NO_FEATURES if beta is None else features("bias", beta, channels)
+    gamma, *scale = features("weight", gamma, channels)
+    beta, *shift = features("bias", beta, channels)
     step = NO_STEP
     if moving is not None:
         mean, var, batches, momentum = moving
         step = _step(batches, momentum)
-    running_mean, *mean_at = NO_FEATURES if mean is None else features("running_mean", mean, channels)
-    running_var, *var_at = NO_FEATURES if var is None else features("running_var", var, channels)
+    (running_mean, *mean_at), (running_var, *var_at) = _running(mean, var, channels, moving is not None)
     run_either(
         *BATCH_NORM_AT,
         x.nbytes < (THREADED_NORMALIZE_BYTES if given else THREADED_BYTES),
         (
             zero,
-            data.data_ptr() or checks.nowhere("input", data),
-            None if residual is None else residual.data_ptr() or checks.nowhere("residual", residual),
+            address("input", data),
+            None if residual is None else address("residual", residual),
             relu or None,
             given or None,
             moving is not None,
@@ -96,8 +96,8 @@ def backward(
     if y is not None:
         y = dense_like("y", y, x, order)
     checks.statistics_tensor(statistics, channels, torch.float64)
-    wide, *scale = NO_FEATURES if gamma is None else features("weight", gamma, channels)
-    like = statistics[0] if wide is None else wide
+    weight, *scale = features("weight", gamma, channels)
+    like = statistics[0] if weight is None else weight
     dgamma, dbeta = torch.empty_like(like), torch.empty_like(like)
     dx, dresidual = new(x, order) if needs_dx else None, new(x, order) if needs_dresidual else None
     run_either(
@@ -105,10 +105,10 @@ def backward(
         x.nbytes < THREADED_BYTES,
         (
             zero,
-            dy.data_ptr() or checks.nowhere("dy", dy),
-            None if y is None else y.data_ptr() or checks.nowhere("y", y),
-            data.data_ptr() or checks.nowhere("x", data),
-            statistics.data_ptr() or checks.nowhere("statistics", statistics),
+            address("dy", dy),
+            None if y is None else address("y", y),
+            address("x", data),
+            address("statistics", statistics),
             *scale,
             remade or None,
             frozen or None,
@@ -161,23 +161,28 @@ def move(
     """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
     channels = statistics.shape[-1]
     checks.statistics_tensor(statistics, channels, torch.float64)
-    mean, *mean_at = features("running_mean", running_mean, channels)
-    var, *var_at = features("running_var", running_var, channels)
+    (mean, *mean_at), (var, *var_at) = _running(running_mean, running_var, channels, True)
     move_at(
         *mean_at,
         *var_at,
         *_step(batches, momentum),
-        statistics.data_ptr() or checks.nowhere("statistics", statistics),
+        address("statistics", statistics),
         channels,
         count,
     )
     _write_back(running_mean, mean, running_var, var)
 
 
+def _running(mean: Tensor | None, var: Tensor | None, channels: int, needed: bool) -> tuple[Features, Features]:
+    if mean is None or var is None:
+        checks.running_pair(mean, var, needed)
+    return features("running_mean", mean, channels), features("running_var", var, channels)
+
+
 def _step(batches: Tensor | None, momentum: float | None) -> Step:
     if batches is not None:
         checks.counter_tensor("num_batches_tracked", batches, torch.int64)
-    counter = 0 if batches is None else batches.data_ptr() or checks.nowhere("num_batches_tracked", batches)
+    counter = 0 if batches is None else address("num_batches_tracked", batches)
     return counter, momentum is None, 0.0 if momentum is None else float(momentum)
 
 

@@ -18,9 +18,10 @@ ZERO = {  # in the dtype that kernels know the data's by
     torch.float16: np.uint16(0),
 }
 WIDE = {torch.float32: False, torch.float64: True}  # the dtypes that kernels read features in
+CPU = torch.device("cpu")  # whatever the default device is
+LEAST_ADDRESS = 2**40  # what is lower may be an offset into no memory
 
 Features = tuple[Tensor | None, int, bool]  # the address of its memory, and whether it is float64
-NO_FEATURES: Features = None, 0, False
 
 
 def zero_of(name: str, x: Tensor) -> Any:
@@ -57,14 +58,24 @@ def new(x: Tensor, order: torch.memory_format) -> Tensor:
     return torch.empty_like(x, memory_format=order)
 
 
-def features(name: str, tensor: Tensor, channels: int) -> Features:
-    """Features as kernels take them: contiguous, in float32 or float64; NO_FEATURES stand for none."""
+def address(name: str, tensor: Tensor) -> int:
+    """Where a tensor's memory is; where it needs none, any number."""
+    place: int = tensor.data_ptr()
+    if place < LEAST_ADDRESS:
+        checks.allocated(name, tensor)
+    return place
+
+
+def features(name: str, tensor: Tensor | None, channels: int) -> Features:
+    """Features as kernels take them: contiguous, in float32 or float64; None of None."""
+    if tensor is None:
+        return None, 0, False
     wide = WIDE.get(tensor.dtype)
     if wide is None or tensor.shape != (channels,) or not (tensor.is_cpu and tensor.is_contiguous()) or tensor.is_neg():
         checks.features_tensor(name, tensor, channels)
         tensor = (tensor.float() if wide is None else tensor).resolve_neg().contiguous()
         wide = WIDE[tensor.dtype]
-    return tensor, tensor.data_ptr() or checks.nowhere(name, tensor), wide
+    return tensor, address(name, tensor), wide
 
 
 def array_of(tensor: Tensor | None) -> Any:

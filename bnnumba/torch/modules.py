@@ -49,27 +49,29 @@ class Layer(_BatchNorm):
             running_var is None.
         """
         self._check_input_dim(input)
-        weight, bias, mean, var, batches = self._features()
-        by_batch, relu = self.training or mean is None, self.activation is not None
-        if (mean is None) is not (var is None):
-            checks.one_running_statistic()
+        weight, bias, mean, var = self._features()
+        running, relu = mean is not None or var is not None, self.activation is not None
+        by_batch, moves = self.training or not running, self.training and self.track_running_stats and running
         if by_batch and input.numel() == max(input.shape[1], 1):
             checks.one_value_per_channel(input.shape)
         given = (None, None) if by_batch else (mean, var)
-        moves = self.training and self.track_running_stats and mean is not None
-        moving = (mean, var, batches, self.momentum) if moves else None
+        moving = (mean, var, self._batches(), self.momentum) if moves else None
         y: Tensor = batch_norm_layer(input, residual, weight, bias, *given, self.eps, relu, moving=moving)
         if relu and not torch.compiler.is_compiling():  # where a second ReLU costs nothing
             setattr(y, RECTIFIED, True)
         return y
 
     def _features(self) -> tuple[Tensor | None, ...]:
-        """Return weight, bias, running_mean, running_var and num_batches_tracked."""
+        """Return weight, bias, running_mean and running_var."""
         own, kept = self._parameters, self._buffers
         try:  # past Module.__getattr__, which costs a microsecond for each
-            return own["weight"], own["bias"], kept["running_mean"], kept["running_var"], kept["num_batches_tracked"]
+            return own["weight"], own["bias"], kept["running_mean"], kept["running_var"]
         except KeyError:  # they may also be elsewhere, as parametrized weights are
-            return self.weight, self.bias, self.running_mean, self.running_var, self.num_batches_tracked
+            return self.weight, self.bias, self.running_mean, self.running_var
+
+    def _batches(self) -> Tensor | None:
+        name = "num_batches_tracked"
+        return self._buffers[name] if name in self._buffers else getattr(self, name)
 
     def extra_repr(self) -> str:
         """PyTorch's, and the activation, if there is one."""

@@ -21,6 +21,7 @@ def _batch_norm(
     epsilon: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor]:
+    """Do as `compute.forward`, but move nothing."""
     outputs: tuple[Tensor, Tensor] = compute.forward(x, residual, gamma, beta, mean, var, epsilon, relu)
     return outputs
 
@@ -164,6 +165,8 @@ def batch_norm_layer(x: Tensor, *others: Any, moving: compute.Moving | None) -> 
     """Do as `batch_norm`, of which only y is returned; where running statistics are moving, do as `move` as well."""
     if not watched(x):
         return _differentiable_layer(x, *others, moving) if recorded() else compute.forward(x, *others, moving)[0]
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        checks.no_transform()
     y, statistics = batch_norm(x, *others)
     if moving is not None:
         mean, var, batches, momentum = moving

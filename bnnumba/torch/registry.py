@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.library import custom_op
 
-from bnnumba import checks, forms
+from bnnumba import forms
 
 Function = Callable[..., Any]
 
@@ -48,15 +48,13 @@ def register(
 
 
 def watched(tensor: Tensor) -> bool:
-    """Whether torch.compile, TorchScript or a dispatch mode follows a call, or a tensor has no data.
+    """Whether torch.compile, TorchScript, torch.func or a dispatch mode follows a call, or a tensor is of a subclass.
 
     Then an operation must be called. Else what it computes may be: PyTorch's dispatcher costs more than all else of a
     small call.
     """
-    if torch.compiler.is_compiling() or torch._C._is_tracing():
+    if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
         return True
-    if torch._C._are_functorch_transforms_active():
-        checks.no_transform()
     modes: int = torch._C._len_torch_dispatch_stack()
     return modes > 0 or type(tensor) not in PLAIN
 
@@ -68,7 +66,7 @@ def recorded() -> bool:
 
 
 def differentiable(function: type[torch.autograd.Function]) -> Function:
-    """A function of autograd's as a call, without what its own `apply` does for torch.func in Python."""
+    """A function of autograd's as a call, without what its own `apply` does in Python for tensors of torch.func."""
     apply: Function = super(torch.autograd.Function, function).apply
     return apply
 
