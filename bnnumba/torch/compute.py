@@ -10,7 +10,7 @@ from torch import Tensor
 from bnnumba import checks, second
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
 from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
-from bnnumba.torch.memory import CPU, Features, address, array_of, dense, dense_like, features, layout_of, new, zero_of
+from bnnumba.torch.memory import Features, address, array_of, dense, dense_like, features, layout_of, new, zero_of
 from bnnumba.torch.registry import within_threads
 
 Moving = tuple[Tensor, Tensor, Tensor | None, float | None]  # running mean and var, num_batches_tracked, momentum
@@ -37,7 +37,7 @@ def forward(
     """
     zero, (order, shape), epsilon = zero_of("input", x), layout_of(x), checks.epsilon(epsilon)
     channels, given = shape[1], mean is not None and var is not None
-    data, y, statistics = dense(x, order), new(x, order), torch.empty(3, channels, dtype=torch.float64, device=CPU)
+    data, y, statistics = dense(x, order), new(x, order), x.new_empty((3, channels), dtype=torch.float64)
     if residual is not None:
         residual = dense_like("residual", residual, x, order)
     gamma, *scale = features("weight", gamma, channels)
@@ -162,14 +162,7 @@ def move(
     channels = statistics.shape[-1]
     checks.statistics_tensor(statistics, channels, torch.float64)
     (mean, *mean_at), (var, *var_at) = _running(running_mean, running_var, channels, True)
-    move_at(
-        *mean_at,
-        *var_at,
-        *_step(batches, momentum),
-        address("statistics", statistics),
-        channels,
-        count,
-    )
+    move_at(*mean_at, *var_at, *_step(batches, momentum), address("statistics", statistics), channels, count)
     _write_back(running_mean, mean, running_var, var)
 
 

@@ -18,7 +18,6 @@ ZERO = {  # in the dtype that kernels know the data's by
     torch.float16: np.uint16(0),
 }
 WIDE = {torch.float32: False, torch.float64: True}  # the dtypes that kernels read features in
-CPU = torch.device("cpu")  # whatever the default device is
 LEAST_ADDRESS = 2**40  # what is lower may be an offset into no memory
 
 Features = tuple[Tensor | None, int, bool]  # the address of its memory, and whether it is float64
