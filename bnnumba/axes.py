@@ -126,7 +126,14 @@ def flat_double(array: Array) -> Array:
 
 def feature_axes(axis: int | tuple[int, ...], ndim: int, name: str) -> tuple[int, ...]:
     """The feature axes of an array with `ndim` axes: from 0, ascending."""
-    return checks.axes_in_range(name, axis if isinstance(axis, tuple) else (axis,), ndim)
+    given = axis if isinstance(axis, tuple) else (axis,)
+    for item in given:
+        if not -ndim <= item < ndim:
+            raise np.exceptions.AxisError(f"{name} {item} is out of bounds for an array with {ndim} axes")
+    positive = sorted(item % ndim for item in given)
+    if len(set(positive)) != len(positive):
+        raise ValueError(f"{name} must not repeat an axis, got {given} for an array with {ndim} axes")
+    return tuple(positive)
 
 
 @lru_cache(maxsize=1024)
@@ -152,7 +159,7 @@ def _view(shape: tuple[int, ...], strides: tuple[int, ...], axis: int | tuple[in
 
 
 def _ready(array: Array) -> bool:
-    """Whether an array is as the kernels take it, but for its shape: the common case, found out at the least cost."""
+    """Whether an array is as the kernels take it, but for its shape: a cheap test for the common case."""
     return type(array) is np.ndarray and array.flags.carray and array.dtype.isnative
 
 

@@ -46,7 +46,7 @@ def recycle_buffers(max_bytes: int) -> None:
     not None). Whatever holds a reference to an output or to a view of it keeps its memory from being reused; a raw
     address, as of `ctypes.data`, keeps nothing, as with any array.
     """
-    _pool.limit(checks.max_bytes(max_bytes))
+    _pool.limit(_max_bytes(max_bytes))
 
 
 def empty_like(x: Array, dtype: np.dtype[Any]) -> Array:
@@ -127,3 +127,10 @@ class _Pool:
 
 
 _pool = _Pool()
+
+
+def _max_bytes(value: object) -> int:
+    number = checks.whole("max_bytes", value)
+    if number < 0:
+        raise ValueError(f"max_bytes must be >= 0, got {value!r}")
+    return number

@@ -1,5 +1,6 @@
 """Batch normalization of data larger than one machine: statistics and inference on Dask's arrays (the extra `dask`)."""
 
+import math
 from functools import reduce
 from typing import Any
 
@@ -109,11 +110,11 @@ def normalize(
     chunks, everywhere = tuple(array.chunks[axis] for axis in kept), tuple(range(array.ndim))
     operands: list[Any] = [array, everywhere]
     for name, value in (("mean", mean), ("var", var), ("gamma", gamma), ("beta", beta)):
-        operands += _chunked(checks.chunked_features(name, value, shape, dask.array.Array), chunks), kept
+        operands += _chunked(_features_or_chunks(name, value, shape), chunks), kept
     epsilon = checks.epsilon(epsilon)
     checks.activation(activation)
     if residual is not None:
-        checks.chunked_like("residual", residual, array)
+        _check_like("residual", residual, array)
         known = {axis: sizes for axis, sizes in enumerate(array.chunks) if not np.isnan(sizes).any()}
         operands += residual.rechunk(known), everywhere
     return dask.array.blockwise(
@@ -130,10 +131,10 @@ def normalize(
 
 def _features(array: Any, feature_axis: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The feature axes, from 0, and the feature shape, after a check of both arguments."""
-    checks.chunked("array", array, dask.array.Array)
+    _check_data("array", array)
     axis = checks.axis("feature_axis", feature_axis)
     kept = axes.feature_axes(axis, array.ndim, "feature_axis")
-    return kept, checks.known_features("array", tuple(array.shape[axis] for axis in kept))
+    return kept, _known_sizes("array", tuple(array.shape[axis] for axis in kept))
 
 
 def _chunked(features: Any, chunks: tuple[tuple[int, ...], ...]) -> Any:
@@ -171,3 +172,37 @@ def _joined(parts: tuple[Moments, ...], chunks: tuple[tuple[int, ...], ...]) -> 
     for place, part in zip(slices_from_chunks(chunks), parts, strict=True):
         (mean[place], mean_low[place]), (var[place], var_low[place]) = part.spread
     return Moments.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), parts[0].count)
+
+
+def _check_data(name: str, value: Any) -> None:
+    if not isinstance(value, dask.array.Array):
+        raise TypeError(f"{name} must be a dask array, got {checks.described(value)}")
+    checks.data(f"each chunk of {name}", value._meta)
+
+
+def _known_sizes(name: str, shape: tuple[float, ...]) -> tuple[int, ...]:
+    """The feature shape, in which Dask has NaN where a size is unknown."""
+    if any(map(math.isnan, shape)):
+        raise ValueError(f"{name} must have known sizes along the feature axes (compute_chunk_sizes), got {shape}")
+    return tuple(map(int, shape))
+
+
+def _features_or_chunks(name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """An array of real floats of exactly the feature shape, of NumPy or of Dask."""
+    if not isinstance(value, dask.array.Array):
+        return checks.features(name, value, shape)
+    checks.of_features(name, value, shape)
+    return value
+
+
+def _check_like(name: str, value: Any, array: Any) -> None:
+    """Refuse what is no dask array of array's shape and dtype, with as many chunks where sizes are unknown."""
+    _check_data(name, value)
+    if not np.array_equal(value.shape, array.shape, equal_nan=True):
+        raise ValueError(f"{name} must have the shape of array, {array.shape}, got {value.shape}")
+    if value.dtype.char != array.dtype.char:
+        raise TypeError(f"{name} must have the dtype of array, {array.dtype}, got {value.dtype}")
+    for axis, (size, number, came) in enumerate(zip(array.shape, array.numblocks, value.numblocks, strict=True)):
+        if math.isnan(size) and came != number:
+            expected = f"the chunks of array where sizes are unknown, {number} along axis {axis}"
+            raise ValueError(f"{name} must have {expected}, got {came}")

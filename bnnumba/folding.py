@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from bnnumba import checks
+from bnnumba import axes, checks
 from bnnumba._types import Array
 from bnnumba.layer import BatchNormalization
 from bnnumba.second import reciprocal_std
@@ -31,7 +31,7 @@ def fold_into_dense(weights: Array, bias: Array | None, layer: BatchNormalizatio
     TypeError, ValueError
         If an argument is not as above.
     """
-    return _folded(checks.dense_weights(weights), 1, bias, layer)
+    return _folded(_dense_weights(weights), 1, bias, layer)
 
 
 def fold_into_conv(
@@ -58,17 +58,16 @@ def fold_into_conv(
     TypeError, ValueError
         If an argument is not as above.
     """
-    weights = checks.conv_weights(weights)
-    return _folded(weights, checks.output_axis(output_axis, weights.ndim), bias, layer)
+    weights = _conv_weights(weights)
+    axis = checks.whole("output_axis", output_axis)
+    return _folded(weights, axes.feature_axes(axis, weights.ndim, "output_axis")[0], bias, layer)
 
 
 def _folded(weights: Array, axis: int, bias: Array | None, layer: BatchNormalization) -> tuple[Array, Array]:
     checks.instance("layer", layer, BatchNormalization)
     outputs = checks.one_feature_axis(layer.moving_mean)
-    assert layer.moving_mean is not None
-    assert layer.moving_variance is not None
-    checks.outputs(weights, axis, outputs)
-    bias = np.zeros(outputs) if bias is None else np.array(checks.bias(bias, outputs), np.float64)
+    _check_outputs(weights, axis, outputs)
+    bias = np.zeros(outputs) if bias is None else np.array(_bias(bias, outputs), np.float64)
     scale = reciprocal_std(layer.moving_variance, layer.epsilon)
     if layer.gamma is not None:
         scale = layer.gamma * scale
@@ -77,3 +76,29 @@ def _folded(weights: Array, axis: int, bias: Array | None, layer: BatchNormaliza
     dtype = weights.dtype.newbyteorder("=")
     folded = np.array(weights, np.float64) * np.expand_dims(scale, others)
     return folded.astype(dtype), shift.astype(dtype)
+
+
+def _dense_weights(value: object) -> Array:
+    array = checks.data("weights", value)
+    if array.ndim != 2:
+        raise ValueError(f"weights must have shape (inputs, outputs), got {array.shape}")
+    return array
+
+
+def _conv_weights(value: object) -> Array:
+    array = checks.data("weights", value)
+    if array.ndim < 2:
+        raise ValueError(f"weights must have at least 2 axes, got {array.shape}")
+    return array
+
+
+def _check_outputs(weights: Array, axis: int, features: int) -> None:
+    if weights.shape[axis] != features:
+        raise ValueError(f"weights must have {features} outputs, as the layer has features, got {weights.shape[axis]}")
+
+
+def _bias(value: object, features: int) -> Array:
+    array = checks.data("bias", value)
+    if array.shape != (features,):
+        raise ValueError(f"bias must have shape {(features,)}, got {array.shape}")
+    return array

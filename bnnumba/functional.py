@@ -7,6 +7,7 @@ import numpy as np
 from bnnumba import axes, checks, forms, unchecked, weighted
 from bnnumba._types import Array
 from bnnumba.kernels import serial
+from bnnumba.outputs import apart, no_output, output
 from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
 from bnnumba.weighted import weights_of
@@ -126,7 +127,7 @@ def normalize(
     inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
     relu = checks.activation(activation)
     others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
-    y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, others)
+    y = axes.empty_like(x) if out is None else output(out, x, inputs, others)
     return unchecked.normalize_into(view, inputs.values(), *statistics, scale, shift, epsilon, relu, y)
 
 
@@ -178,7 +179,7 @@ def batch_norm(
     relu = checks.activation(activation)
     weights = weights_of(view, x, mask, sample_weight)
     others = {"gamma": gamma, "beta": beta, "mask": mask, "sample_weight": sample_weight}
-    y = axes.empty_like(x) if out is None else checks.output(out, x, inputs, others)
+    y = axes.empty_like(x) if out is None else output(out, x, inputs, others)
     mean, var, count = unchecked.batch_norm_into(view, inputs.values(), scale, shift, epsilon, weights, relu, y)
     return y, Moments(view.unflatten(mean), view.unflatten(var), count)
 
@@ -256,9 +257,9 @@ def batch_norm_backward(
     dx = dresidual = None
     if needs_dx:
         others = {"mean": mean, "var": var, "gamma": gamma, "y": y, "mask": mask, "sample_weight": sample_weight}
-        dx = axes.empty_like(x) if out is None else checks.output(out, x, {"dy": dy, "x": x}, others)
+        dx = axes.empty_like(x) if out is None else output(out, x, {"dy": dy, "x": x}, others)
     else:
-        checks.no_output(out)
+        no_output(out)
     masked = axes.empty_like(x) if relu and residual else None
     if residual and not relu:
         dresidual = dy if out is None or not np.may_share_memory(out, dy) else dy.copy(order="K")
@@ -366,8 +367,8 @@ def update_moving(
     checks.no_ddof(ddof, not hasattr(moments.count, "__index__"))
     moving_mean = checks.moving("moving_mean", moving_mean, shape)
     moving_var = checks.moving("moving_var", moving_var, shape)
-    checks.apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
-    checks.apart("moving_var", moving_var, [("moments.mean", moments.mean)])
+    apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
+    apart("moving_var", moving_var, [("moments.mean", moments.mean)])
     move(moving_mean, moving_var, moments, momentum, ddof, skip_nonfinite)
 
 

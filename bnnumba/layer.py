@@ -1,21 +1,23 @@
 """BatchNormalization: state and modes. The arithmetic is in `functional`."""
 
-from collections.abc import Callable, Iterable, Sequence
-from os import PathLike
-from typing import Any, NamedTuple, Self
+from collections.abc import Iterable, Sequence
+from inspect import signature
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba import axes, checks, exchange, storage
+from bnnumba import axes, building, checks
 from bnnumba._types import Array
+from bnnumba.building import Initializer
+from bnnumba.exchange import Exchanged
 from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, move, normalize
 from bnnumba.pooling import Moments
-from bnnumba.renorm import Clipping, Correction, Statistics, correction_of, update
-from bnnumba.state import State
+from bnnumba.renorm import Correction, Statistics, clipping, correction_of, update
+from bnnumba.storage import Stored
 from bnnumba.streaming import pooled_moments
 from bnnumba.weighted import counted
 
-Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
+NONE_YET: Any = None  # of arrays that are typed as they are in a built layer
 
 
 class Saved(NamedTuple):
@@ -30,7 +32,7 @@ class Saved(NamedTuple):
     correction: Correction | None = None
 
 
-class BatchNormalization:
+class BatchNormalization(Exchanged, Stored):
     """Batch normalization in Keras 3's terms, for NumPy arrays.
 
         training:  y = act(gamma * (x - mean)/sqrt(var + epsilon) + beta + residual)
@@ -69,6 +71,7 @@ class BatchNormalization:
     Attributes
     ----------
     gamma, beta : arrays of the feature shape, of `dtype`; None before the layer is built, or without scale, center
+        All these are typed as arrays, so that a training loop needs no check for None.
     moving_mean, moving_variance : arrays of the feature shape, float64; None before the layer is built
     moving_stddev, renorm_mean, renorm_stddev : likewise; None without renorm
     dgamma, dbeta : arrays of the feature shape, float64, of the last `backward`; None before, or without scale, center
@@ -109,32 +112,33 @@ class BatchNormalization:
         self.epsilon = checks.epsilon(epsilon)
         self.center = checks.flag("center", center)
         self.scale = checks.flag("scale", scale)
-        self.beta_initializer = checks.initializer("beta_initializer", beta_initializer)
-        self.gamma_initializer = checks.initializer("gamma_initializer", gamma_initializer)
-        self.moving_mean_initializer = checks.initializer("moving_mean_initializer", moving_mean_initializer)
-        self.moving_variance_initializer = checks.initializer(
+        self.beta_initializer = building.initializer("beta_initializer", beta_initializer)
+        self.gamma_initializer = building.initializer("gamma_initializer", gamma_initializer)
+        self.moving_mean_initializer = building.initializer("moving_mean_initializer", moving_mean_initializer)
+        self.moving_variance_initializer = building.initializer(
             "moving_variance_initializer", moving_variance_initializer
         )
         self.ddof = checks.ddof(ddof)
-        self.dtype = checks.dtype(dtype)
+        self.dtype = building.dtype(dtype)
         self.skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
         self.activation = "relu" if checks.activation(activation) else None
         self.renorm = checks.flag("renorm", renorm)
-        checks.no_renorm(self.ddof, self.renorm)
-        self._clipping = checks.clipping(renorm_clipping, Clipping)
+        if self.renorm and self.ddof:  # Keras defines no other variance for it than the population's
+            raise ValueError(f"ddof must be 0 with renorm, got {ddof}")
+        self._clipping = clipping(renorm_clipping)
         self.renorm_clipping = None if renorm_clipping is None else dict(renorm_clipping)
         self.renorm_momentum = checks.momentum(renorm_momentum, "renorm_momentum")
         self.trainable = True
         self.batches_seen = 0
-        self.gamma: Array | None = None
-        self.beta: Array | None = None
-        self.moving_mean: Array | None = None
-        self.moving_variance: Array | None = None
-        self.moving_stddev: Array | None = None
-        self.renorm_mean: Array | None = None
-        self.renorm_stddev: Array | None = None
-        self.dgamma: Array | None = None
-        self.dbeta: Array | None = None
+        self.gamma: Array = NONE_YET
+        self.beta: Array = NONE_YET
+        self.moving_mean: Array = NONE_YET
+        self.moving_variance: Array = NONE_YET
+        self.moving_stddev: Array = NONE_YET
+        self.renorm_mean: Array = NONE_YET
+        self.renorm_stddev: Array = NONE_YET
+        self.dgamma: Array = NONE_YET
+        self.dbeta: Array = NONE_YET
         self._feature_shape: tuple[int, ...] | None = None
         self._saved: Saved | None = None
 
@@ -146,9 +150,7 @@ class BatchNormalization:
         TypeError, ValueError
             If the shape has not the feature axes, or the layer was built for another feature shape.
         """
-        sizes = checks.input_shape(input_shape)
-        kept = axes.feature_axes(self.axis, len(sizes), "axis")
-        self._build(checks.known_sizes(tuple(sizes[a] for a in kept)))
+        self._build(building.feature_shape(input_shape, self.axis))
 
     def __call__(
         self,
@@ -193,20 +195,24 @@ class BatchNormalization:
         if training and self.trainable:
             train = self._renormalize if self.renorm else self._train
             return train(x, feature_shape, residual, weights)
-        assert self.moving_mean is not None
-        assert self.moving_variance is not None
         mean, var = self.moving_mean, self.moving_variance
         y = self._normalize(x, mean, var, self.gamma, self.beta, residual)
         if training:
             self._save(x, Moments(mean.copy(), var.copy(), 0), y, residual, {}, frozen=True)
         return y
 
-    def backward(self, dy: Array) -> Array | tuple[Array, Array]:
+    def backward(self, dy: Array) -> Array:
         """Return dx for the last training call, or (dx, dresidual) if it had a residual; leave `dgamma` and `dbeta`.
 
         Parameters
         ----------
         dy : array of x's shape and dtype, any memory order
+
+        Returns
+        -------
+        array, or tuple of two
+            The type is that without a residual, since no type checker can know the training call. It lets both
+            `dx = layer.backward(dy)` and `dx, dresidual = layer.backward(dy)` pass.
 
         Raises
         ------
@@ -215,16 +221,18 @@ class BatchNormalization:
         TypeError, ValueError
             If dy is no such array.
         """
-        saved = checks.training_call(self._saved)
+        saved = self._saved
+        if saved is None:
+            raise RuntimeError("backward needs a call with training=True before it, one for each backward")
         gamma = self.gamma if saved.correction is None else saved.correction.parameters(self.gamma, None)[0]
         dx, dgamma, dbeta, dresidual = self._gradients(dy, saved, gamma)
         assert dx is not None
         if saved.correction is not None:
             dgamma = saved.correction.dgamma(dgamma, dbeta)
-        self.dgamma = dgamma if self.scale else None
-        self.dbeta = dbeta if self.center else None
+        self.dgamma = dgamma if self.scale else NONE_YET
+        self.dbeta = dbeta if self.center else NONE_YET
         self._saved = None
-        return dx if dresidual is None else (dx, dresidual)
+        return dx if dresidual is None else (dx, dresidual)  # type: ignore[return-value]
 
     def recompute_moving(self, batches: Iterable[Array], *, progress: bool = False) -> None:
         """Set the moving statistics to those of all batches together, as after training ("precise" statistics).
@@ -250,8 +258,6 @@ class BatchNormalization:
         self._build(population.mean.shape)
         if population.count == 0:
             return
-        assert self.moving_mean is not None
-        assert self.moving_variance is not None
         variance = population.var * (population.count / max(population.count - self.ddof, 1))
         kept = np.isfinite(population.mean) & np.isfinite(variance) if self.skip_nonfinite else np.True_
         np.copyto(self.moving_mean, population.mean, where=kept)
@@ -260,150 +266,10 @@ class BatchNormalization:
             np.copyto(self.moving_stddev, np.sqrt(variance + self.epsilon), where=kept)
         self.batches_seen = number
 
-    def get_weights(self) -> list[Array]:
-        """Copies of the weights that there are, in Keras's order.
-
-        gamma, beta, moving_mean, moving_variance, moving_stddev, renorm_mean, renorm_stddev.
-        """
-        return [weight.copy() for _, weight in self._weights()]
-
-    def set_weights(self, weights: Sequence[Array]) -> None:
-        """Set the weights, in the order of `get_weights`.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If the layer is not built, or the arrays are not as many, or not float arrays of the feature shape.
-        """
-        own = self._weights()
-        came = checks.weights(weights, [name for name, _ in own], self._feature_shape)
-        for (_, weight), values in zip(own, came, strict=True):
-            weight[...] = values
-
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, by name."""
-        return {
-            "axis": self.axis,
-            "momentum": self.momentum,
-            "epsilon": self.epsilon,
-            "center": self.center,
-            "scale": self.scale,
-            "beta_initializer": self.beta_initializer,
-            "gamma_initializer": self.gamma_initializer,
-            "moving_mean_initializer": self.moving_mean_initializer,
-            "moving_variance_initializer": self.moving_variance_initializer,
-            "ddof": self.ddof,
-            "dtype": self.dtype.name,
-            "skip_nonfinite": self.skip_nonfinite,
-            "activation": self.activation,
-            "renorm": self.renorm,
-            "renorm_clipping": self.renorm_clipping,
-            "renorm_momentum": self.renorm_momentum,
-        }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> "BatchNormalization":
-        """A new layer, not built, with the arguments that `get_config` gave."""
-        return cls(**config)
-
-    @classmethod
-    def from_torch(
-        cls,
-        source: Any,
-        *,
-        epsilon: float = exchange.TORCH_EPSILON,
-        momentum: float | None = exchange.TORCH_MOMENTUM,
-        axis: int | tuple[int, ...] = 1,
-    ) -> Self:
-        """A new layer like a BatchNorm module of PyTorch, or of its state dict; float64 if its weights are.
-
-            momentum: ours = 1 - PyTorch's; None is None    ddof = 1    batches_seen = num_batches_tracked
-
-        Parameters
-        ----------
-        source : BatchNorm module, SyncBatchNorm and torchvision's FrozenBatchNorm2d (not trainable here) included,
-            or a dict of tensors or arrays: running_mean, running_var; weight, bias, num_batches_tracked, or not
-        epsilon, momentum
-            PyTorch's; of a state dict only: a module has its own.
-        axis : int or tuple of ints
-            PyTorch's is 1.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as above, or the module has no running statistics, or none yet.
-        """
-        return cls._of(exchange.from_torch(source, epsilon, momentum, axis))
-
-    def to_torch_state(self) -> dict[str, Array]:
-        """New arrays for `load_state_dict` of a BatchNorm module of PyTorch, by its names and of the layer's dtype.
-
-        The module is affine if the layer has a gamma or a beta; what it lacks is 1 or 0. The module is to be made with
-        eps = epsilon, momentum = 1 - momentum; it moves its variance by ddof = 1. An activation stays with the caller.
-
-        Raises
-        ------
-        ValueError
-            If the layer is not built, or has not exactly one feature axis.
-        """
-        return exchange.to_torch(self._state())
-
-    @classmethod
-    def from_keras(cls, layer: Any) -> Self:
-        """A new layer like a BatchNormalization of Keras 3, trainable or not as it is; float64 if its weights are.
-
-        Batch renormalization comes along; initializers, regularizers and constraints do not.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is no such layer, or not built.
-        """
-        return cls._of(exchange.from_keras(layer))
-
-    @classmethod
-    def from_onnx(cls, node: Any, initializers: Any) -> Self:
-        """A new layer like a BatchNormalization node of ONNX, with axis = 1; float64 if its scale is.
-
-        Parameters
-        ----------
-        node : NodeProto
-            Its training_mode is not used: here each call says it.
-        initializers : mapping of names to arrays or TensorProtos, or an iterable of TensorProtos: graph.initializer
-
-        Raises
-        ------
-        TypeError, ValueError
-            If an argument is not as above, or the node is another one, or has spatial=0, as before opset 9, or inputs
-            that are not among the initializers.
-        """
-        return cls._of(exchange.from_onnx(node, initializers))
-
-    def save(self, path: str | PathLike[str]) -> None:
-        """Save the layer, built or not, to exactly this path: the npz file that `bnnumba.storage` describes.
-
-        A file that is there is replaced when all is written. What a training call keeps for `backward` is not saved,
-        nor is a callable initializer of a layer that is built: it becomes the default.
-
-        Raises
-        ------
-        TypeError, ValueError, OSError
-            If path is no path, or the layer is not built and has a callable initializer, or the file cannot be written.
-        """
-        storage.save(path, self._state())
-
-    @classmethod
-    def load(cls, path: str | PathLike[str]) -> Self:
-        """A new layer with the arguments, weights (to the bit), trainable and batches_seen of the one that was saved.
-
-        Raises
-        ------
-        TypeError, OSError
-            If path is no path, or the file cannot be read.
-        ValueError
-            If the file is damaged, or none that `save` wrote, or of a later version: nothing in it is ever run.
-        """
-        return storage.load(path, cls._of)
+        names = list(signature(BatchNormalization).parameters)
+        return {**{name: getattr(self, name) for name in names}, "dtype": self.dtype.name}
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the reference to x: a copy of the layer has had no training call."""
@@ -475,42 +341,26 @@ class BatchNormalization:
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         if self._feature_shape is not None:
-            checks.same_features(self._feature_shape, feature_shape)
+            if feature_shape != self._feature_shape:
+                raise ValueError(
+                    f"the layer was built for the feature shape {self._feature_shape}, got {feature_shape}"
+                )
             return
-        beta = _initial("beta_initializer", self.beta_initializer, feature_shape, self.dtype) if self.center else None
-        gamma = _initial("gamma_initializer", self.gamma_initializer, feature_shape, self.dtype) if self.scale else None
-        mean = _initial("moving_mean_initializer", self.moving_mean_initializer, feature_shape, np.float64)
-        var = _initial("moving_variance_initializer", self.moving_variance_initializer, feature_shape, np.float64)
+
+        def initial(name: str, dtype: Any) -> Array:
+            return building.initial(name, getattr(self, name), feature_shape, dtype)
+
+        beta = initial("beta_initializer", self.dtype) if self.center else NONE_YET
+        gamma = initial("gamma_initializer", self.dtype) if self.scale else NONE_YET
+        mean = initial("moving_mean_initializer", np.float64)
+        var = initial("moving_variance_initializer", np.float64)
         self.gamma, self.beta, self.moving_mean, self.moving_variance = gamma, beta, mean, var
         if self.renorm:
             stddev = np.asarray(np.sqrt(var))
             self.moving_stddev, self.renorm_mean, self.renorm_stddev = stddev, mean.copy(), stddev.copy()
         self._feature_shape = feature_shape
 
-    def _state(self) -> State:
-        names = [name for name, _ in self._weights()]
-        weights = checks.weights([weight for _, weight in self._weights()], names, self._feature_shape) if names else []
-        named = dict(zip(names, weights, strict=True))
-        return State(self.get_config(), self._feature_shape, named, bool(self.trainable), int(self.batches_seen))
-
-    @classmethod
-    def _of(cls, state: State) -> Self:
-        layer = cls(**state.config)
-        layer.trainable, layer.batches_seen = state.trainable, state.batches_seen
-        if state.feature_shape is not None:
-            layer._build(state.feature_shape)
-            names = [name for name, _ in layer._weights()]
-            for name, weight in zip(
-                names, checks.named_weights(state.weights, names, state.feature_shape), strict=True
-            ):
-                setattr(layer, name, weight)
-        return layer
-
-    def _weights(self) -> list[tuple[str, Array]]:
-        named = [(name, getattr(self, name)) for name in ("gamma", "beta", *Statistics._fields)]
-        return [(name, weight) for name, weight in named if weight is not None]
-
-    # ---- all that a layer whose batch is spread over processes does otherwise, see `bnnumba.mpi`
+    # ---- hooks that SyncBatchNormalization overrides, see `bnnumba.mpi`
 
     def _moments(self, x: Array, weights: dict[str, Any]) -> Moments:
         return moments(x, self.axis, **weights)
@@ -537,13 +387,3 @@ class BatchNormalization:
 
     def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
         return pooled_moments(batches, self.axis, "axis", progress)
-
-
-def _initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype: Any) -> Array:
-    if isinstance(initializer, str):
-        initializer = {"zeros": 0.0, "ones": 1.0}[initializer]
-    if callable(initializer):
-        initializer = initializer(shape)
-    elif not isinstance(initializer, np.ndarray):
-        initializer = np.full(shape, initializer)
-    return checks.initial_values(name, initializer, shape, dtype)

@@ -6,6 +6,7 @@ mean and variance, and its backward one of the two sums, log2(ranks) times; see 
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any, Self
@@ -91,7 +92,7 @@ class SyncBatchNormalization(BatchNormalization):
             return super()._gradients(dy, saved, gamma)
         mean, var, count = saved.statistics
         x = counted(saved.x, count)
-        _, dgamma, dbeta, behind = batch_norm_backward(
+        _, dgamma, dbeta, dresidual = batch_norm_backward(
             *(dy, x, mean, var, gamma, self.axis),
             epsilon=self.epsilon,
             needs_dx=False,
@@ -99,12 +100,12 @@ class SyncBatchNormalization(BatchNormalization):
             activation=self.activation,
             residual=True,
         )
-        assert behind is not None
+        assert dresidual is not None
         of_all = exchange(np.stack([dgamma, dbeta]), np.add, _private(self.comm))
         dx = input_gradient(
-            *(behind, x, mean, var, gamma, *of_all, count, self.axis), epsilon=self.epsilon, **saved.weights
+            *(dresidual, x, mean, var, gamma, *of_all, count, self.axis), epsilon=self.epsilon, **saved.weights
         )
-        return Gradients(dx, dgamma, dbeta, behind if saved.residual else None)
+        return Gradients(dx, dgamma, dbeta, dresidual if saved.residual else None)
 
     def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
         """Number: the most that any rank has."""
@@ -115,12 +116,12 @@ class SyncBatchNormalization(BatchNormalization):
         """Moments of all ranks' parts together."""
         comm = _private(self.comm)
         if not self._agreed:
-            checks.ranks_features(comm.allgather(part.mean.shape))
+            _check_features(comm.allgather(part.mean.shape))
             self._agreed = True
         packed = np.concatenate([[part.count], rows_of(part.spread).ravel()])
         whole = exchange(packed, merged_moments, comm)
         count = float(whole[0])
-        checks.finite_sum(count)
+        _check_count(count)
         return Moments.of(spread_of(whole[1:].reshape(4, -1), part.mean.shape), count)
 
 
@@ -153,7 +154,7 @@ def exchange(own: Array, merge: Merge, comm: MPI.Intracomm) -> Array:
 
 
 def merged_moments(lower: Array, higher: Array) -> Array:
-    """Pool the moments of two parts, each a count, and behind it four rows of features."""
+    """Pool the moments of two parts, each a count, followed by four rows of features."""
     rows = pooled_rows(lower[0], lower[1:].reshape(4, -1), higher[0], higher[1:].reshape(4, -1))
     return np.concatenate([lower[:1] + higher[:1], rows.ravel()])
 
@@ -171,3 +172,21 @@ def _private(comm: MPI.Intracomm) -> MPI.Intracomm:
         private = comm.Dup()
         comm.Set_attr(_attribute(), private)
     return private
+
+
+def _check_features(shapes: list[tuple[int, ...]]) -> None:
+    """Refuse layers whose feature shapes differ from rank to rank."""
+    for rank, shape in enumerate(shapes):
+        if shape != shapes[0]:
+            raise ValueError(
+                f"all ranks must have the feature shape of rank 0, {shapes[0]}, got {shape} on rank {rank}"
+            )
+
+
+def _check_count(count: float) -> None:
+    """Refuse weights that are finite on every rank, but too large together."""
+    if not math.isfinite(count):
+        raise ValueError(
+            f"the counts of all ranks must have a finite sum, got {count}: "
+            "scale sample_weight down, by one factor on every rank"
+        )

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from bnnumba import checks
 from bnnumba._types import Array
 from bnnumba.functional import move
 from bnnumba.pooling import Moments
@@ -82,3 +83,16 @@ def update(
     kept = np.isfinite(batch.mean) & np.isfinite(batch.var) if skip_nonfinite else np.True_
     variance = np.maximum(statistics.moving_stddev**2 - epsilon, 0.0)
     np.copyto(statistics.moving_variance, variance, where=kept)
+
+
+def clipping(value: object) -> Clipping:
+    """The bounds in a dict that may leave some out."""
+    if not isinstance(value, dict | None):
+        raise TypeError(f"renorm_clipping must be a dict or None, got {checks.described(value)}")
+    given = {name: bound for name, bound in (value or {}).items() if bound is not None}
+    if not set(given) <= set(Clipping._fields):
+        raise ValueError(f"renorm_clipping must have no other keys than {', '.join(Clipping._fields)}, got {value}")
+    bounds = Clipping(**{name: checks.real(f"renorm_clipping's {name}", bound) for name, bound in given.items()})
+    if not (0 <= bounds.rmin <= bounds.rmax and bounds.dmax >= 0):
+        raise ValueError(f"renorm_clipping must have 0 <= rmin <= rmax and dmax >= 0, got {value}")
+    return bounds

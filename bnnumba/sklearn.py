@@ -4,7 +4,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from bnnumba import axes, checks
+from bnnumba import axes
 from bnnumba._types import Array
 from bnnumba.functional import moments, normalize
 from bnnumba.pairs import Pair, quotient
@@ -103,7 +103,7 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """X as an array whose features are those seen; their names are compared too, where they have any."""
         check_is_fitted(self)
         x = self._named(X, first=False) if named else self._array(X)
-        checks.seen_features(self.mean_.shape, axes.canonical_view(x, self.feature_axis).feature_shape)
+        _check_features(self.mean_.shape, axes.canonical_view(x, self.feature_axis).feature_shape)
         return x
 
     def _named(self, X: Any, first: bool) -> Array:
@@ -115,7 +115,7 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _array(self, X: Any) -> Array:
         """X by scikit-learn's rules."""
-        checks.not_masked("X", X)
+        _check_not_masked("X", X)
         dtypes = np.float64, np.float32, np.float16
         rules = {"dtype": dtypes, "ensure_all_finite": "allow-nan", "allow_nd": True}
         array: Array = check_array(X, **rules, input_name="X", estimator=self)
@@ -145,3 +145,13 @@ def _statistics(x: Array, feature_axis: int | tuple[int, ...]) -> tuple[Any, Spr
     var = spread.var * growth - distance * distance * quotient(lacking, found.count)
     negative = var.high < 0  # by rounding
     return count, Spread(mean, Pair(*(np.where(negative, 0, each) for each in var)))
+
+
+def _check_features(seen: tuple[int, ...], came: tuple[int, ...]) -> None:
+    if came != seen:
+        raise ValueError(f"X has features of shape {came}, but Standardizer has seen features of shape {seen}")
+
+
+def _check_not_masked(name: str, value: object) -> None:
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array, whose mask would be ignored: give {name}.filled(np.nan)")

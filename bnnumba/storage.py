@@ -19,30 +19,60 @@ import json
 import os
 import secrets
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
+from os import PathLike
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self
 
 import numpy as np
 
 from bnnumba import checks
-from bnnumba.state import State
+from bnnumba._types import Array
+from bnnumba.state import State, Stateful
 
 FORMAT, VERSION = "bnnumba.BatchNormalization", 1
 HEADER = ("format", "version", "config")
 INITIALIZER = "_initializer"
 
-Layer = TypeVar("Layer")
+
+class Stored(Stateful):
+    """A layer that is saved to files, and made of them."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Save the layer, built or not, to exactly this path: the npz file that `bnnumba.storage` describes.
+
+        A file that is there is replaced when all is written. What a training call keeps for `backward` is not saved,
+        nor is a callable initializer of a layer that is built: it becomes the default.
+
+        Raises
+        ------
+        TypeError, ValueError, OSError
+            If path is no path, or the layer is not built and has a callable initializer, or the file cannot be written.
+        """
+        _write(_path_text(path), _arrays_of(self._state()))
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Self:
+        """A new layer with the arguments, weights (to the bit), trainable and batches_seen of the one that was saved.
+
+        Raises
+        ------
+        TypeError, OSError
+            If path is no path, or the file cannot be read.
+        ValueError
+            If the file is damaged, or none that `save` wrote, or of a later version: nothing in it is ever run.
+        """
+        path = _path_text(path)
+        content = BytesIO(Path(path).read_bytes())
+        with _content_of(path), zipfile.ZipFile(content) as archive:
+            return cls._of(_state_in(archive))
 
 
-def save(path: Any, state: State) -> None:
-    """Write a layer to exactly this path, in place of what is there, whole or not at all.
-
-    A callable initializer of a layer that is built has done its work, and is left out.
-    """
-    target = Path(os.path.realpath(checks.path(path)))  # a link stays, and what it names is replaced
-    arrays = _arrays_of(state)
+def _write(path: str, arrays: dict[str, Any]) -> None:
+    """Write arrays to exactly this path, in place of what is there, whole or not at all."""
+    target = Path(os.path.realpath(path))  # a link stays, and what it names is replaced
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
@@ -54,18 +84,11 @@ def save(path: Any, state: State) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: Any, make: Callable[[State], Layer]) -> Layer:
-    """Make a layer of what `save` wrote; whatever is wrong with the content of the file is a ValueError."""
-    path = checks.path(path)
-    content = BytesIO(Path(path).read_bytes())
-    with checks.content_of(path), zipfile.ZipFile(content) as archive:
-        return make(_state_in(archive))
-
-
 def _arrays_of(state: State) -> dict[str, Any]:
+    """What the file holds; a callable initializer of a layer that is built has done its work, and is left out."""
     initializers = {name: value for name, value in state.config.items() if name.endswith(INITIALIZER)}
     callables = {name: value for name, value in initializers.items() if callable(value)}
-    checks.no_callables(callables, state.feature_shape)
+    _check_no_callables(callables, state.feature_shape)
     arrays = {name: value for name, value in initializers.items() if isinstance(value, np.ndarray)}
     config = {
         "arguments": {name: value for name, value in state.config.items() if name not in {*arrays, *callables}},
@@ -84,10 +107,10 @@ def _number(value: Any) -> int | float:
 
 
 def _state_in(archive: zipfile.ZipFile) -> State:
-    checks.saved_members(archive.infolist())
-    checks.saved_as(_read(archive, "format"), FORMAT, _read(archive, "version"), VERSION)
-    config = checks.saved_config(json.loads(_read(archive, "config").item()))
-    checks.saved_names(archive.namelist(), [f"{name}.npy" for name in (*HEADER, *config["arrays"])])
+    _check_members(archive.infolist())
+    _check_format(_read(archive, "format"), FORMAT, _read(archive, "version"), VERSION)
+    config = _checked_config(json.loads(_read(archive, "config").item()))
+    _check_names(archive.namelist(), [f"{name}.npy" for name in (*HEADER, *config["arrays"])])
     arrays = {name: _read(archive, name) for name in config["arrays"]}
     initializers = {name: array for name, array in arrays.items() if name.endswith(INITIALIZER)}
     weights = {name: array for name, array in arrays.items() if name not in initializers}
@@ -95,10 +118,80 @@ def _state_in(archive: zipfile.ZipFile) -> State:
     if isinstance(arguments.get("axis"), list):
         arguments["axis"] = tuple(arguments["axis"])
     shape = None if config["feature_shape"] is None else tuple(config["feature_shape"])
-    checks.saved_weights(weights, shape)
+    _check_weights(weights, shape)
     return State(arguments, shape, weights, config["trainable"], config["batches_seen"])
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> Any:
     """An array of the archive, whose checksum is compared before its bytes are looked at."""
     return np.lib.format.read_array(BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+
+
+def _path_text(value: object) -> str:
+    """A path as text."""
+    if not isinstance(value, str | PathLike):
+        raise TypeError(f"path must be a str or an os.PathLike, got {checks.described(value)}")
+    return os.fsdecode(value)
+
+
+def _check_no_callables(callables: Mapping[str, object], shape: tuple[int, ...] | None) -> None:
+    """Refuse to save what only a program has, where it is still needed."""
+    for name, value in callables.items():
+        if shape is None:
+            got = checks.described(value)
+            raise ValueError(f"{name} must be no callable to save a layer that is not built, got {got}")
+
+
+@contextmanager
+def _content_of(path: str) -> Iterator[None]:
+    """Turn whatever is raised, since damaged bytes may raise any error, into one that names the file."""
+    try:
+        yield
+    except Exception as error:
+        what = str(error) or type(error).__name__
+        raise ValueError(f"path must name a file that save wrote, whole; {path!r} is none: {what}") from error
+
+
+def _check_members(members: Iterable[zipfile.ZipInfo]) -> None:
+    """Refuse what could be more than the file: arrays that are compressed, or there twice."""
+    names = set()
+    for member in members:
+        if member.compress_type != zipfile.ZIP_STORED or member.filename in names:
+            raise ValueError(f"{member.filename} must be there once, and not compressed")
+        names.add(member.filename)
+
+
+def _check_format(form: Array, expected: str, version: Array, newest: int) -> None:
+    """The format and the version of a file."""
+    if form.shape != () or form != expected:
+        raise ValueError(f"format must be {expected}, got {form}")
+    if checks.batches("version", version) > newest:
+        raise ValueError(f"version must be {newest}, got {version}, of a later bnnumba")
+    if version != newest:
+        raise ValueError(f"version must be {newest}, got {version}")
+
+
+def _checked_config(config: Any) -> dict[str, Any]:
+    """What a file says of a layer, beside its arrays."""
+    expected = {"arguments": dict, "feature_shape": list | None, "trainable": bool, "batches_seen": int, "arrays": list}
+    if not isinstance(config, dict) or set(config) != set(expected):
+        raise ValueError(f"config must be an object of {', '.join(expected)}, got {checks.described(config)}")
+    for name, kind in expected.items():
+        if not isinstance(config[name], kind):
+            raise ValueError(f"{name} must not be {checks.described(config[name])}")
+    checks.batches("batches_seen", config["batches_seen"])
+    return config
+
+
+def _check_names(came: list[str], expected: list[str]) -> None:
+    """Refuse a file with arrays missing, or others."""
+    if sorted(came) != sorted(expected):
+        raise ValueError(f"the arrays must be {', '.join(expected)}, got {', '.join(came)}")
+
+
+def _check_weights(values: dict[str, Array], shape: tuple[int, ...] | None) -> None:
+    """Refuse weights without a feature shape, of another one, and none where there is one."""
+    if (shape is None) != (not values):
+        raise ValueError(f"feature_shape must be that of the weights, got {shape} for {', '.join(values) or 'none'}")
+    for name, value in values.items():
+        checks.features(name, value, shape or ())

@@ -47,21 +47,23 @@ def pooled_moments(batches: Iterable[Array], axis: Any, name: str, progress: boo
     """Return the population's moments and the number of batches; errors name the axis argument as `name`."""
     number, total = 0, None
     with _advancing(checks.flag("progress", progress), batches) as advance:
-        for x in checks.iterable("batches", batches):
+        for x in _iterable(batches):
             feature_shape = axes.canonical_view(checks.data(f"batches[{number}]", x), axis, name).feature_shape
             if total is not None:
-                checks.batch(number, feature_shape, total.mean.shape)
+                _check_features(number, feature_shape, total.mean.shape)
             part = moments(x, axis)
             del x  # while the next is made
             total = part if total is None else merge_moments(total, part)
             number += 1
             advance()
-    return checks.some_batch(total), number
+    if total is None:
+        raise ValueError("batches must hold at least one array, got none")
+    return total, number
 
 
 @contextmanager
 def _advancing(progress: bool, batches: Iterable[Array]) -> Iterator[Callable[[], None]]:
-    """Draw a progress bar, or none; give what is called behind each batch."""
+    """Draw a progress bar, or none; give what is called after each batch."""
     if not progress:
         yield lambda: None
         return
@@ -72,3 +74,14 @@ def _advancing(progress: bool, batches: Iterable[Array]) -> Iterator[Callable[[]
     with Progress() as bar:
         task = bar.add_task("batches", total=len(batches) if isinstance(batches, Sized) else None)
         yield lambda: bar.advance(task)
+
+
+def _iterable(batches: Any) -> Iterable[Array]:
+    if isinstance(batches, str | bytes) or not hasattr(batches, "__iter__"):
+        raise TypeError(f"batches must be an iterable of arrays, got {checks.described(batches)}")
+    return batches  # type: ignore[no-any-return]
+
+
+def _check_features(number: int, came: tuple[int, ...], first: tuple[int, ...]) -> None:
+    if came != first:
+        raise ValueError(f"batches[{number}] must have the feature shape of batches[0], {first}, got {came}")

@@ -40,7 +40,7 @@ def weights_of(view: axes.View, x: Array, mask: Any, sample_weight: Any) -> Weig
         return Weights(values, 1.0, True)
     exponent = math.frexp(values.max(initial=0.0))[1] - 1
     values, unit = np.ldexp(values, -exponent), math.ldexp(1.0, exponent)
-    checks.finite_sum(float(values.sum()) * unit)
+    _check_sum(float(values.sum()) * unit)
     return Weights(values, unit, False)
 
 
@@ -103,3 +103,8 @@ def input_gradient_into(
     forms.NORMALIZE[False, False](x, mean, var, dgamma / total, dbeta / total, epsilon, step)
     forms.subtract_weighted(dy, weights.values, step)
     forms.frozen_input_gradient(step, var, gamma, epsilon, dx)
+
+
+def _check_sum(total: float) -> None:
+    if not math.isfinite(total):
+        raise ValueError(f"sample_weight must have a finite sum, got {total}: scale it down")

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bnnumba import checks, second
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
+from bnnumba.torch.checks import counter_tensor, running_pair, statistics_tensor
 from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
 from bnnumba.torch.memory import Features, address, array_of, dense, dense_like, features, layout_of, new, zero_of
 from bnnumba.torch.registry import within_threads
@@ -95,7 +96,7 @@ def backward(
     channels, data, dy = shape[1], dense(x, order), dense_like("dy", dy, x, order)
     if y is not None:
         y = dense_like("y", y, x, order)
-    checks.statistics_tensor(statistics, channels, torch.float64)
+    statistics_tensor(statistics, channels, torch.float64)
     weight, *scale = features("weight", gamma, channels)
     like = statistics[0] if weight is None else weight
     dgamma, dbeta = torch.empty_like(like), torch.empty_like(like)
@@ -160,7 +161,7 @@ def move(
 ) -> None:
     """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
     channels = statistics.shape[-1]
-    checks.statistics_tensor(statistics, channels, torch.float64)
+    statistics_tensor(statistics, channels, torch.float64)
     (mean, *mean_at), (var, *var_at) = _running(running_mean, running_var, channels, True)
     move_at(*mean_at, *var_at, *_step(batches, momentum), address("statistics", statistics), channels, count)
     _write_back(running_mean, mean, running_var, var)
@@ -168,13 +169,13 @@ def move(
 
 def _running(mean: Tensor | None, var: Tensor | None, channels: int, needed: bool) -> tuple[Features, Features]:
     if mean is None or var is None:
-        checks.running_pair(mean, var, needed)
+        running_pair(mean, var, needed)
     return features("running_mean", mean, channels), features("running_var", var, channels)
 
 
 def _step(batches: Tensor | None, momentum: float | None) -> Step:
     if batches is not None:
-        checks.counter_tensor("num_batches_tracked", batches, torch.int64)
+        counter_tensor("num_batches_tracked", batches, torch.int64)
     counter = 0 if batches is None else address("num_batches_tracked", batches)
     return counter, momentum is None, 0.0 if momentum is None else float(momentum)
 

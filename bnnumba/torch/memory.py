@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bnnumba import checks
+from bnnumba.torch import checks
 
 HALF = 2  # bytes of an element
 CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bnnumba import checks
+from bnnumba.torch.checks import one_value_per_channel
 from bnnumba.torch.operations import batch_norm_layer
 
 RECTIFIED = "_bnnumba_rectified"  # an attribute of tensors that a ReLU would leave as they are
@@ -53,7 +54,7 @@ class Layer(_BatchNorm):
         running, relu = mean is not None or var is not None, self.activation is not None
         by_batch, moves = self.training or not running, self.training and self.track_running_stats and running
         if by_batch and input.numel() == max(input.shape[1], 1):
-            checks.one_value_per_channel(input.shape)
+            one_value_per_channel(input.shape)
         given = (None, None) if by_batch else (mean, var)
         moving = (mean, var, self._batches(), self.momentum) if moves else None
         y: Tensor = batch_norm_layer(input, residual, weight, bias, *given, self.eps, relu, moving=moving)

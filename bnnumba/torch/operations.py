@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnnumba import checks
-from bnnumba.torch import compute
+from bnnumba.torch import checks, compute
 from bnnumba.torch.memory import HALF, layout_of, new
 from bnnumba.torch.registry import differentiable, recorded, register, watched
 

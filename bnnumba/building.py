@@ -1,0 +1,88 @@
+"""Building a layer: the feature shape that it is built for, and what its weights begin as."""
+
+from collections.abc import Callable
+from numbers import Real
+from operator import index
+from typing import Any
+
+import numpy as np
+
+from bnnumba import axes, checks
+from bnnumba._types import Array
+
+Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
+
+
+def initializer(name: str, value: Any) -> Any:
+    """One of "zeros" and "ones", a finite number, a real array, or a callable of the shape."""
+    if isinstance(value, str):
+        allowed = value in ("zeros", "ones")
+    elif isinstance(value, np.ndarray):
+        allowed = value.dtype.kind in "fiu" and not isinstance(value, np.ma.MaskedArray)
+    elif isinstance(value, Real):
+        allowed = not isinstance(value, bool) and bool(np.isfinite(checks.as_float(value)))
+    else:
+        allowed = callable(value)
+    if not allowed:
+        expected = "'zeros', 'ones', a finite number, an array of the feature shape or a callable of the shape"
+        raise ValueError(f"{name} must be {expected}, got {checks.described(value)}")
+    return value
+
+
+def dtype(value: Any) -> np.dtype[Any]:
+    """float32 or float64, by any of NumPy's names for them."""
+    try:
+        kind: np.dtype[Any] = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"dtype must be float32 or float64, got {checks.described(value)}") from None
+    if value is None or kind not in checks.DATA_DTYPES:
+        raise ValueError(f"dtype must be float32 or float64, got {value!r}")
+    return kind
+
+
+def initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype: Any) -> Array:
+    """A new array of the feature shape, as an initializer wants it."""
+    if isinstance(initializer, str):
+        initializer = {"zeros": 0.0, "ones": 1.0}[initializer]
+    if callable(initializer):
+        initializer = initializer(shape)
+    elif not isinstance(initializer, np.ndarray):
+        initializer = np.full(shape, initializer)
+    return _initial_values(name, initializer, shape, dtype)
+
+
+def feature_shape(input_shape: object, axis: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes of the feature axes, which are known, of a shape whose unknown sizes are None."""
+    sizes = _input_shape(input_shape)
+    kept = [sizes[each] for each in axes.feature_axes(axis, len(sizes), "axis")]
+    known = tuple(size for size in kept if size is not None)
+    if len(known) != len(kept):
+        raise ValueError(f"the sizes of the feature axes must be known to build the layer, got {tuple(kept)}")
+    return known
+
+
+def _input_shape(value: object) -> tuple[int | None, ...]:
+    if not isinstance(value, tuple | list):
+        raise TypeError(f"input_shape must be a tuple, got {checks.described(value)}")
+    for size in value:
+        if size is not None and (isinstance(size, bool) or not hasattr(size, "__index__")):
+            raise TypeError(f"input_shape must hold ints and None, got {checks.described(size)}")
+        if size is not None and index(size) < 0:
+            raise ValueError(f"input_shape must hold no negative size, got {tuple(value)}")
+    if not value:
+        raise ValueError("input_shape must have at least one axis, got ()")
+    return tuple(None if size is None else index(size) for size in value)
+
+
+def _initial_values(name: str, value: object, shape: tuple[int, ...], dtype: Any) -> Array:
+    """What an initializer gave, where it is real numbers that fit the dtype."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must give real numbers, got {array.dtype}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have the feature shape {shape}, got {array.shape}")
+    with np.errstate(over="ignore"):
+        values: Array = np.array(array, dtype)
+    if (np.isinf(values) & np.isfinite(array)).any():
+        raise ValueError(f"{name} must fit {np.dtype(dtype)}, got {checks.described(value)}")
+    return values
