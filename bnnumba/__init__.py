@@ -1,9 +1,18 @@
 """Batch normalization on the CPU at the speed of memory, from plain NumPy arrays.
 
 The functions take arrays with any feature axes; `BatchNormalization` is a layer in Keras's terms; `bnnumba.kernels` is
-what both call, and what a caller's own `@njit` code may call.
+what both call, and what a caller's own `@njit` code may call. `bnnumba.torch`, `bnnumba.mpi`, `bnnumba.dask` and
+`bnnumba.sklearn` need the libraries of these names: each is imported at its first use.
 """
 
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from bnnumba import kernels as kernels
 from bnnumba.buffers import recycle_buffers
 from bnnumba.folding import fold_into_conv, fold_into_dense
 from bnnumba.functional import (
@@ -18,6 +27,12 @@ from bnnumba.layer import BatchNormalization
 from bnnumba.pooling import Moments, merge_moments
 from bnnumba.second import SecondGradients, batch_norm_double_backward
 from bnnumba.streaming import population_moments
+
+if TYPE_CHECKING:
+    from bnnumba import dask as dask
+    from bnnumba import mpi as mpi
+    from bnnumba import sklearn as sklearn
+    from bnnumba import torch as torch
 
 __version__ = "0.1.0"
 
@@ -38,3 +53,18 @@ __all__ = [
     "recycle_buffers",
     "update_moving",
 ]
+
+_ROOMS = {"dask": "dask", "mpi": "mpi4py", "sklearn": "sklearn", "torch": "torch"}  # and what each needs
+
+if not TYPE_CHECKING:  # or no type checker would tell a wrong name
+
+    def __getattr__(name: str) -> Any:
+        if name in _ROOMS:
+            return import_module(f"bnnumba.{name}")
+        raise AttributeError(f"module 'bnnumba' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+
+
+def __dir__() -> list[str]:
+    """The public names; help() and completion get every one, so that a room that cannot be imported is no such name."""
+    rooms = [room for room, needed in _ROOMS.items() if find_spec(needed)]
+    return sorted([*__all__, "kernels", "__version__", *rooms])

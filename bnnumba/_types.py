@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.floating[Any]]
+Mask = npt.NDArray[np.bool_]
+SampleWeight = npt.NDArray[np.floating[Any] | np.integer[Any]]
 Arrays = tuple[Array, ...]
 Vector = Array  # LANES numbers, see kernels.simd
 Term = tuple[Vector, Vector, Vector, Vector]  # a, b, and behind each what rounding took from it

@@ -6,6 +6,8 @@ token sees that moment truly, where `__del__` or a weak reference to the lease w
 part in arrays, so a token dies by its reference count only, after whatever a finalizer may still have resurrected.
 """
 
+from __future__ import annotations
+
 import weakref
 from itertools import count
 from typing import Any

@@ -1,5 +1,7 @@
 """Building a layer: the feature shape that it is built for, and what its weights begin as."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from numbers import Real
 from operator import index

@@ -1,5 +1,7 @@
 """Batch normalization of data larger than one machine: statistics and inference on Dask's arrays (the extra `dask`)."""
 
+from __future__ import annotations
+
 import math
 from functools import reduce
 from typing import Any

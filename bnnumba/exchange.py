@@ -7,6 +7,8 @@
 | ONNX | scale | B | input_mean | input_var | m | 0 |
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any, Self
@@ -57,7 +59,7 @@ class Exchanged(Stateful):
         """
         return cls._of(_from_torch(source, epsilon, momentum, axis))
 
-    def to_torch_state(self) -> dict[str, Array]:
+    def to_torch_state(self) -> dict[str, Any]:
         """New arrays for `load_state_dict` of a BatchNorm module of PyTorch, by its names and of the layer's dtype.
 
         The module is affine if the layer has a gamma or a beta; what it lacks is 1 or 0. The module is to be made with
@@ -124,7 +126,7 @@ def _from_torch(source: Any, epsilon: float, momentum: float | None, axis: int |
     return _state(source, TORCH_NAMES, config)._replace(trainable=trainable, batches_seen=batches_seen)
 
 
-def _to_torch(state: State) -> dict[str, Array]:
+def _to_torch(state: State) -> dict[str, Any]:
     """Translate into the arrays of a state dict, all of the layer's dtype but the count of batches, int64."""
     features = checks.one_feature_axis(state.weights.get("moving_mean"))
     weights = dict(state.weights)

@@ -1,5 +1,7 @@
 """Inference without the layer: its arithmetic goes into the linear layer before it."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from bnnumba import axes, checks

@@ -1,11 +1,13 @@
 """The public functions: check, view, kernel, restore."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np
 
 from bnnumba import axes, checks, forms, unchecked, weighted
-from bnnumba._types import Array
+from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.kernels import serial
 from bnnumba.outputs import apart, no_output, output
 from bnnumba.pairs import Pair
@@ -26,8 +28,8 @@ def moments(
     x: Array,
     feature_axis: int | tuple[int, ...] = -1,
     *,
-    mask: Array | None = None,
-    sample_weight: Array | None = None,
+    mask: Mask | None = None,
+    sample_weight: SampleWeight | None = None,
 ) -> Moments:
     """Compute the mean and the population variance of every feature.
 
@@ -140,8 +142,8 @@ def batch_norm(
     epsilon: float = 1e-3,
     activation: str | None = None,
     residual: Array | None = None,
-    mask: Array | None = None,
-    sample_weight: Array | None = None,
+    mask: Mask | None = None,
+    sample_weight: SampleWeight | None = None,
     out: Array | None = None,
 ) -> tuple[Array, Moments]:
     """Normalize x by its own moments: the training forward.
@@ -198,8 +200,8 @@ def batch_norm_backward(
     y: Array | None = None,
     activation: str | None = None,
     residual: bool = False,
-    mask: Array | None = None,
-    sample_weight: Array | None = None,
+    mask: Mask | None = None,
+    sample_weight: SampleWeight | None = None,
     out: Array | None = None,
 ) -> Gradients:
     """Compute the gradients of `batch_norm`, or with frozen=True those of `normalize`.
@@ -281,8 +283,8 @@ def input_gradient(
     feature_axis: int | tuple[int, ...] = -1,
     *,
     epsilon: float = 1e-3,
-    mask: Array | None = None,
-    sample_weight: Array | None = None,
+    mask: Mask | None = None,
+    sample_weight: SampleWeight | None = None,
 ) -> Array:
     """Compute dx of a training forward whose batch is more than this x: from the whole batch's moments and sums.
 

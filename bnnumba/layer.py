@@ -1,5 +1,7 @@
 """BatchNormalization: state and modes. The arithmetic is in `functional`."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Sequence
 from inspect import signature
 from typing import Any, NamedTuple
@@ -7,17 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bnnumba import axes, building, checks
-from bnnumba._types import Array
+from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.building import Initializer
 from bnnumba.exchange import Exchanged
 from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, move, normalize
 from bnnumba.pooling import Moments
 from bnnumba.renorm import Correction, Statistics, clipping, correction_of, update
+from bnnumba.state import NONE_YET
 from bnnumba.storage import Stored
 from bnnumba.streaming import pooled_moments
 from bnnumba.weighted import counted
-
-NONE_YET: Any = None  # of arrays that are typed as they are in a built layer
 
 
 class Saved(NamedTuple):
@@ -128,18 +129,10 @@ class BatchNormalization(Exchanged, Stored):
         self._clipping = clipping(renorm_clipping)
         self.renorm_clipping = None if renorm_clipping is None else dict(renorm_clipping)
         self.renorm_momentum = checks.momentum(renorm_momentum, "renorm_momentum")
-        self.trainable = True
-        self.batches_seen = 0
-        self.gamma: Array = NONE_YET
-        self.beta: Array = NONE_YET
-        self.moving_mean: Array = NONE_YET
-        self.moving_variance: Array = NONE_YET
-        self.moving_stddev: Array = NONE_YET
-        self.renorm_mean: Array = NONE_YET
-        self.renorm_stddev: Array = NONE_YET
+        self.trainable, self.batches_seen = True, 0
         self.dgamma: Array = NONE_YET
         self.dbeta: Array = NONE_YET
-        self._feature_shape: tuple[int, ...] | None = None
+        self._feature_shape = None
         self._saved: Saved | None = None
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -158,8 +151,8 @@ class BatchNormalization(Exchanged, Stored):
         training: bool = False,
         *,
         residual: Array | None = None,
-        mask: Array | None = None,
-        sample_weight: Array | None = None,
+        mask: Mask | None = None,
+        sample_weight: SampleWeight | None = None,
     ) -> Array:
         """Normalize x, by its own moments when training and by the moving statistics otherwise.
 
@@ -187,14 +180,13 @@ class BatchNormalization(Exchanged, Stored):
         training = checks.flag("training", training)
         x = checks.data("x", x)
         view = axes.canonical_view(x, self.axis, "axis")
-        feature_shape = view.feature_shape
         weights: dict[str, Any] = {}
         if mask is not None or sample_weight is not None:
             weights = self._weights_of(view, x, mask, sample_weight)
-        self._build(feature_shape)
+        self._build(view.feature_shape)
         if training and self.trainable:
             train = self._renormalize if self.renorm else self._train
-            return train(x, feature_shape, residual, weights)
+            return train(x, view.feature_shape, residual, weights)
         mean, var = self.moving_mean, self.moving_variance
         y = self._normalize(x, mean, var, self.gamma, self.beta, residual)
         if training:
@@ -268,8 +260,8 @@ class BatchNormalization(Exchanged, Stored):
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, by name."""
-        names = list(signature(BatchNormalization).parameters)
-        return {**{name: getattr(self, name) for name in names}, "dtype": self.dtype.name}
+        arguments = {name: getattr(self, name) for name in signature(BatchNormalization).parameters}
+        return {**arguments, "dtype": self.dtype.name}
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the reference to x: a copy of the layer has had no training call."""
@@ -295,8 +287,7 @@ class BatchNormalization(Exchanged, Stored):
     def _renormalize(
         self, x: Array, feature_shape: tuple[int, ...], residual: Array | None, weights: dict[str, Any]
     ) -> Array:
-        names = Statistics._fields
-        statistics = Statistics(*(checks.moving(name, getattr(self, name), feature_shape) for name in names))
+        statistics = Statistics(*(checks.moving(n, getattr(self, n), feature_shape) for n in Statistics._fields))
         batch = self._moments(x, weights)
         correction = correction_of(batch, statistics, self.epsilon, self._clipping)
         y = self._normalize(
@@ -311,7 +302,7 @@ class BatchNormalization(Exchanged, Stored):
         """Return the next batch's."""
         return self.batches_seen / (self.batches_seen + 1) if self.momentum is None else self.momentum
 
-    def _weights_of(self, view: axes.View, x: Array, mask: Array | None, sample_weight: Array | None) -> dict[str, Any]:
+    def _weights_of(self, view: axes.View, x: Array, mask: Any, sample_weight: Any) -> dict[str, Any]:
         """Check a mask or weights; and bring Keras's shape into that of the functions."""
         given = {"mask": mask, "sample_weight": sample_weight}
         weights = {name: view.with_feature_axes(w, x) if isinstance(w, np.ndarray) else w for name, w in given.items()}
@@ -340,11 +331,10 @@ class BatchNormalization(Exchanged, Stored):
         self._saved = Saved(x, statistics, frozen, kept, residual is not None, weights, correction)
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
-        if self._feature_shape is not None:
-            if feature_shape != self._feature_shape:
-                raise ValueError(
-                    f"the layer was built for the feature shape {self._feature_shape}, got {feature_shape}"
-                )
+        built = self._feature_shape
+        if built is not None:
+            if feature_shape != built:
+                raise ValueError(f"the layer was built for the feature shape {built}, got {feature_shape}")
             return
 
         def initial(name: str, dtype: Any) -> Array:

@@ -5,6 +5,8 @@ mean and variance, and its backward one of the two sums, log2(ranks) times; see 
 `mpiexec -n 4 python -m mpi4py train.py`: a rank that raises then ends the others too, which would wait for it for ever.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from collections.abc import Callable, Iterable

@@ -1,17 +1,20 @@
 """Arrays that a caller gives to be written to: what they must be, and what memory they may share."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from bnnumba import checks
 from bnnumba._types import Array
 
+Others = Mapping[str, npt.NDArray[Any] | None]
+
 OVERLAP_WORK = 10_000  # of numpy.shares_memory; past that, arrays are taken to overlap
 
 
-def output(out: Any, x: Array, data_inputs: dict[str, Array], other_inputs: dict[str, Array | None]) -> Array:
+def output(out: Any, x: Array, data_inputs: dict[str, Array], other_inputs: Others) -> Array:
     """An array for the result: it may be exactly one of the data inputs, and overlaps none otherwise."""
     array: Array = out
     if not (type(out) is np.ndarray and out.dtype is x.dtype and out.shape == x.shape):
@@ -31,7 +34,7 @@ def no_output(out: object) -> None:
         raise ValueError(f"out must be None where needs_dx is False, got {checks.described(out)}")
 
 
-def apart(name: str, array: Array, others: Iterable[tuple[str, Array | None]]) -> None:
+def apart(name: str, array: Array, others: Iterable[tuple[str, npt.NDArray[Any] | None]]) -> None:
     """Refuse an array to be written that shares memory with another, or with itself."""
     if not array.flags.forc and _overlaps_itself(array):
         raise ValueError(f"{name} must not overlap itself, got shape {array.shape} with strides {array.strides}")
@@ -51,13 +54,13 @@ def _overlaps_itself(array: Array) -> bool:
     return False
 
 
-def _may_overlap(a: Array, b: Array) -> bool:
+def _may_overlap(a: Array, b: npt.NDArray[Any]) -> bool:
     if a.flags.owndata and b.flags.owndata:  # told at a third of the cost
         return a is b
     return np.may_share_memory(a, b)
 
 
-def _overlap(a: Array, b: Array) -> bool:
+def _overlap(a: Array, b: npt.NDArray[Any]) -> bool:
     try:
         return np.shares_memory(a, b, max_work=OVERLAP_WORK)  # type: ignore[arg-type]  # any int
     except np.exceptions.TooHardError:

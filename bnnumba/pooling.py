@@ -1,5 +1,7 @@
 """Moments, and how those of disjoint batches become those of their union."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +35,7 @@ class Moments(_Fields):
     _lows: tuple[Array, Array] | None = None
 
     @classmethod
-    def of(cls, spread: Spread, count: float) -> "Moments":
+    def of(cls, spread: Spread, count: float) -> Moments:
         """Moments that know what rounding took."""
         (mean, mean_low), (var, var_low) = spread
         moments = cls(np.asarray(mean), np.asarray(var), count)

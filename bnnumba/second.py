@@ -1,5 +1,7 @@
 """Second derivatives: the gradients of what `batch_norm_backward` returns. All arithmetic on data is `functional`'s."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import numpy as np

@@ -1,5 +1,7 @@
 """Standardizing inputs as a step of scikit-learn's pipelines (the extra `sklearn`)."""
 
+from __future__ import annotations
+
 from typing import Any, Self
 
 import numpy as np

@@ -1,5 +1,7 @@
 """What a layer is made of: its weights and arguments, which `exchange` and `storage` take from it and give to it."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
@@ -7,6 +9,7 @@ from bnnumba import checks
 from bnnumba._types import Array
 
 WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev")
+NONE_YET: Any = None  # of arrays that are typed as they are in a built layer, so that a training loop needs no checks
 
 
 class State(NamedTuple):
@@ -20,8 +23,18 @@ class State(NamedTuple):
 
 
 class Stateful:
-    """A layer of which a State is taken, and which is made of one."""
+    """A layer of which a State is taken, and which is made of one.
 
+    Weights that are not there, or not yet, are None.
+    """
+
+    gamma: Array = NONE_YET
+    beta: Array = NONE_YET
+    moving_mean: Array = NONE_YET
+    moving_variance: Array = NONE_YET
+    moving_stddev: Array = NONE_YET
+    renorm_mean: Array = NONE_YET
+    renorm_stddev: Array = NONE_YET
     trainable: bool
     batches_seen: int
     _feature_shape: tuple[int, ...] | None

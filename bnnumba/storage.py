@@ -15,6 +15,8 @@
 Any change to this table makes another version, but for arguments that the constructor gains.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import secrets

@@ -1,5 +1,7 @@
 """Statistics of data that comes in batches, one at a time."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import Any

@@ -1,5 +1,7 @@
 """Models whose BatchNorm layers compute here, and back."""
 
+from __future__ import annotations
+
 import logging
 from collections import Counter
 from collections.abc import Iterator

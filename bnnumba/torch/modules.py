@@ -1,5 +1,7 @@
 """BatchNorm1d, BatchNorm2d and BatchNorm3d of PyTorch, computed here."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import torch
