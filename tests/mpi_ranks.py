@@ -243,6 +243,15 @@ def mixed_shapes():
     check_case(CASES["channels last"])
 
 
+def count_overflows():
+    """Finite on each rank, but not together: refused on all ranks, in words of the ranks."""
+    layer, x = SyncBatchNormalization(), problem((4, 3)).x
+    words = "the counts of all ranks must have a finite sum, got inf: scale sample_weight down, by one factor"
+    with pytest.raises(ValueError, match=words) if SIZE > 1 else nullcontext(), np.errstate(over="ignore"):
+        layer(x, training=True, sample_weight=np.full((4, 1), 3e307))
+    assert layer.batches_seen == (SIZE == 1)
+
+
 def own_messages():
     """A message that waits is left alone; a part of the ranks trains on its own."""
     waiting = WORLD.isend("mine", (RANK + 1) % SIZE)
@@ -304,6 +313,7 @@ CHECKS = (
     nothing_counts,
     alone,
     mixed_shapes,
+    count_overflows,
     own_messages,
     copies,
     tree,
