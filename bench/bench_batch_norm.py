@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from bench.cases import CASES, PASSES, make_problem, selected
+from bench.cases import CASES, make_problem, selected
 from bench.check import check
 from bench.libraries import LIBRARIES, LeftOutError, load
 from bench.machine import THREADS
+from bench.passes import PASSES
 from bench.summary import Measured
 
 

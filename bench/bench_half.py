@@ -10,9 +10,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bench.cases import CASES, PASSES, make_problem, selected
+from bench.cases import CASES, make_problem, selected
 from bench.check import check
 from bench.libraries import TORCH_BFLOAT16, LeftOutError, load
+from bench.passes import PASSES
 from bench.summary import OURS, Measured
 
 

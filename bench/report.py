@@ -5,15 +5,15 @@ import os
 from pathlib import Path
 
 from bench import readme
-from bench.cases import CASES, PASSES
+from bench.cases import CASES
 from bench.libraries import LIBRARIES
 from bench.machine import CORES
 from bench.measure import Plan, measure
+from bench.passes import PASSES
 from bench.results import Results, collect
 from bench.summary import OURS, lines
 
 KEPT = Path(__file__).parent / "results" / "report.json"
-SHOWN = ("inference", "training_forward", "backward", "frozen_backward", "residual_relu")
 PEERS = [name for name in LIBRARIES if name != "bnnumba serial"]  # it is the kernels without threads
 
 
@@ -21,7 +21,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     for flag, choices, default in (
         ("cases", CASES, None),
-        ("passes", PASSES, SHOWN),
+        ("passes", PASSES, [name for name, done in PASSES.items() if done.reported]),
         ("libraries", LIBRARIES, PEERS),
     ):
         parser.add_argument(

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from bench import limits, readme
-from bench.cases import CASES, PASSES, SMALLEST
+from bench.cases import CASES, SMALLEST
 from bench.check import check
 from bench.libraries import LIBRARIES, MEMORY, LeftOutError
 from bench.measure import Outcome, Plan, Process
+from bench.passes import PASSES
 from bench.report import KEPT, parse
 from bench.results import Results, collect
 from bench.summary import OURS

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from bench.cases import PASSES, Case, Problem
+from bench.cases import Case, Problem
+from bench.passes import PASSES
 
 LIBRARIES = {
     "bnnumba": "bench.libraries.bnnumba_forms:Functions",

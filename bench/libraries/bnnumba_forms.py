@@ -96,7 +96,7 @@ class SerialKernels(Library):
     def __init__(self, problem: Problem) -> None:
         view = canonical_view(problem.x, problem.case.feature_axis)
         self.x, self.dy, self.residual = (view.of(a) for a in (problem.x, problem.dy, problem.residual))
-        self.gamma, self.beta, self.mean, self.var = (view.flatten(f) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (view.flatten(f) for f in problem.features)
         self.y, self.dx = np.full_like(self.x, np.nan), np.full_like(self.x, np.nan)
 
     def moments(self) -> Callable:

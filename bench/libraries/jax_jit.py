@@ -30,7 +30,7 @@ class Compiled(Library):
         self.reduced, self.count = problem.case.reduced, problem.case.count
         self.residual = problem.residual
         self.x, self.dy = jax.device_put((problem.x, problem.dy))
-        features = (jnp.expand_dims(f, self.reduced) for f in problem[3:])
+        features = (jnp.expand_dims(f, self.reduced) for f in problem.features)
         self.gamma, self.beta, self.mean, self.var = features
 
     def moments(self) -> Callable:

@@ -25,7 +25,7 @@ class Layer(Library):
         self.x, self.dy = (tf.constant(array.reshape(shape)) for array in (problem.x, problem.dy))
         self.reduced = [other for other in range(len(shape)) if other != self.axis]
         self.residual = problem.residual
-        self.weights = [f.ravel() for f in problem[3:]]
+        self.weights = [f.ravel() for f in problem.features]
 
     def moments(self) -> Callable:
         # what the layer itself calls

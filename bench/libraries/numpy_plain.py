@@ -17,7 +17,7 @@ class Plain(Library):
 
     def __init__(self, problem: Problem) -> None:
         reduced = problem.case.reduced
-        self.gamma, self.beta, self.mean, self.var = (np.expand_dims(f, reduced) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (np.expand_dims(f, reduced) for f in problem.features)
         self.residual = problem.residual
         self.arrays = WholeArrays(problem.x, problem.dy, self.gamma, self.beta, reduced, EPSILON)
 

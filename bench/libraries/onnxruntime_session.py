@@ -30,7 +30,10 @@ class Session(Library):
     def __init__(self, problem: Problem) -> None:
         shape, axis = problem.case.single_axis
         self.shape = (prod(shape[:axis]), *shape[axis:])
-        arrays = (problem.x.reshape(self.shape), *(f.flatten() for f in problem[3:]))  # training moves mean and var
+        arrays = (
+            problem.x.reshape(self.shape),
+            *(f.flatten() for f in problem.features),
+        )  # training moves mean and var
         self.inputs = dict(zip(("x", "gamma", "beta", "mean", "var"), arrays, strict=True))
 
     def fetch(self, value: onnxruntime.OrtValue) -> np.ndarray:

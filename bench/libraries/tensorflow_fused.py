@@ -24,7 +24,7 @@ class FusedOp(Library):
         features = problem.case.feature_shape
         data = (prod(problem.case.shape) // prod(features), 1, 1, prod(features))
         self.x, self.dy = (tf.constant(array.reshape(data)) for array in (problem.x, problem.dy))
-        self.gamma, self.beta, self.mean, self.var = (tf.constant(f.ravel()) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (tf.constant(f.ravel()) for f in problem.features)
 
     @classmethod
     def refuses(cls, case: Case) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import torch
 
-from bench.cases import PASSES, Case, Problem
+from bench.cases import Case, Problem
 from bench.libraries import Library
 from bench.libraries.torch_native import NativeOps
+from bench.passes import PASSES
 
 SLOWER = "calling the operation (`torch`) is as fast or faster"
 

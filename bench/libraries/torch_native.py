@@ -26,7 +26,7 @@ class NativeOps(Library):
         self.shape, self.axis = problem.case.single_axis
         self.x, self.dy = self._tensor(problem.x), self._tensor(problem.dy)
         self.residual, self.ddx = problem.residual, problem.ddx
-        self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem.features)
 
     def fetch(self, value: torch.Tensor) -> np.ndarray:
         return value.movedim(1, self.axis).numpy() if value.ndim > 1 else value.numpy()
