@@ -19,7 +19,8 @@ import pytest
 from distributed import Client, LocalCluster, wait
 
 import bnnumba.dask
-from bench.summary import OURS, Measured
+from bench.libraries import OURS
+from bench.summary import Measured
 
 SHAPE, SMALL = (500_000, 1000), (400, 10)
 CHUNKS = 40  # of 50 MB

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from bench.summary import OURS, Measured
+from bench.libraries import OURS
+from bench.summary import Measured
 from bnnumba.sklearn import Standardizer
 
 SHAPE, SMALL = (1_000_000, 32), (100, 32)

@@ -9,8 +9,9 @@ from functools import lru_cache
 
 import pytest
 
+from bench.libraries import OURS
 from bench.machine import THREADS
-from bench.summary import OURS, Measured
+from bench.summary import Measured
 
 torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
 BatchNorm2d = pytest.importorskip("bnnumba.torch").BatchNorm2d

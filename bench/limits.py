@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from bench.cases import Case, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
 from bnnumba.command import memory
 from bnnumba.command.memory import RATES

@@ -16,7 +16,7 @@ from rich.progress import Progress
 
 from bench import check, limits
 from bench.cases import CASES
-from bench.libraries import MEMORY, LeftOutError
+from bench.library import MEMORY, LeftOutError
 from bench.worker import serve
 
 # Waiting OpenMP threads spin, here for 6 ms after the last call: no library is to meet another one's.

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.libraries import title
+from bench.libraries import OURS, title
 from bench.results import Results
-from bench.summary import OURS, speedups
+from bench.summary import speedups, words
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
+RUNTIME = {"python": "Python", "numba": "Numba"}  # have a version, and are no libraries of the table
 DETAILED = ("training_forward", "inference", "backward")  # each case's times are told for these
 
 
@@ -32,7 +33,7 @@ def block(results: Results, picture: str) -> str:
         f"The libraries' times over {OURS}'s, geometric mean over {len(results.seconds)} cases (and the least):",
         table([[title(cell) for cell in row] for row in speedups(results.measurements())]),
         losses(results),
-        f"Microseconds: {' / '.join(map(_words, detailed))}; the best in bold. Of the limit: the least time that "
+        f"Microseconds: {' / '.join(map(words, detailed))}; the best in bold. Of the limit: the least time that "
         f"memory allows, over {OURS}'s.",
         table(times(results, detailed)),
         origin(results),
@@ -64,7 +65,7 @@ def losses(results: Results) -> str:
     if not count:
         return f"{told}."
     worst = min(ratios, key=ratios.get)
-    where = f"{worst.case} {_words(worst.pass_name)}, by {title(worst.library)} ({ratios[worst]:.2f})"
+    where = f"{worst.case} {words(worst.pass_name)}, by {title(worst.library)} ({ratios[worst]:.2f})"
     return f"{told}, which the picture shows in red; by most in {where}."
 
 
@@ -72,7 +73,7 @@ def origin(results: Results) -> str:
     """On what machine, when, how and with which versions it was measured."""
     machine, how = results.machine, results.run
     caches = ", ".join(f"{name} {size} KiB" for name, size in machine["caches"].items())
-    versions = ", ".join(f"{title(name)} {version}" for name, version in results.versions.items())
+    versions = ", ".join(f"{RUNTIME.get(name, title(name))} {version}" for name, version in results.versions.items())
     return (
         f"Measured {results.date}: {machine['processor']}, {machine['cores']} cores (caches of all: {caches}); "
         f"{how['threads']} threads for every library, the best of {how['rounds']} rounds. {versions}."
@@ -90,7 +91,3 @@ def _time(of_libraries: dict[str, float], library: str) -> str:
     microseconds = of_libraries[library] * 1e6
     text = f"{microseconds:.1f}" if microseconds < 10 else f"{microseconds:.0f}"
     return f"**{text}**" if of_libraries[library] == min(of_libraries.values()) else text
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

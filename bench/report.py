@@ -2,27 +2,31 @@
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench import readme
 from bench.cases import CASES
-from bench.libraries import LIBRARIES
+from bench.libraries import OURS, PEERS, Peer
 from bench.machine import CORES
 from bench.measure import Plan, measure
-from bench.passes import PASSES
+from bench.passes import PASSES, Pass
 from bench.results import Results, collect
-from bench.summary import OURS, lines
+from bench.summary import lines
 
 KEPT = Path(__file__).parent / "results" / "report.json"
-PEERS = [name for name in LIBRARIES if name != "bnnumba serial"]  # it is the kernels without threads
+
+
+def _reported(table: Mapping[str, Pass | Peer]) -> list[str]:
+    return [name for name, row in table.items() if row.reported]
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     for flag, choices, default in (
         ("cases", CASES, None),
-        ("passes", PASSES, [name for name, done in PASSES.items() if done.reported]),
-        ("libraries", LIBRARIES, PEERS),
+        ("passes", PASSES, _reported(PASSES)),
+        ("libraries", PEERS, _reported(PEERS)),
     ):
         parser.add_argument(
             f"--{flag}", nargs="+", choices=choices, default=default, metavar="NAME", help=", ".join(choices)

@@ -11,7 +11,8 @@ import cpuinfo  # comes with pytest-benchmark
 
 from bench import limits
 from bench.cases import CASES
-from bench.libraries import LIBRARIES, MEMORY
+from bench.libraries import PEERS
+from bench.library import MEMORY
 from bench.machine import CORES
 from bench.measure import Outcome, Plan
 from bench.summary import Measured
@@ -60,7 +61,7 @@ class Results:
     @property
     def libraries(self) -> list[str]:
         """In the order of their table."""
-        return [library for library in LIBRARIES if any(m.library == library for m in self.measurements())]
+        return [library for library in PEERS if any(m.library == library for m in self.measurements())]
 
 
 def collect(plan: Plan, outcome: Outcome) -> Results:

@@ -5,9 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import geometric_mean
 from typing import NamedTuple
 
-from bench.libraries import LIBRARIES
-
-OURS = "bnnumba"
+from bench.libraries import OURS, PEERS
 
 
 class Measured(NamedTuple):
@@ -17,6 +15,11 @@ class Measured(NamedTuple):
     pass_name: str
     library: str
     seconds: float
+
+
+def words(name: str) -> str:
+    """A pass's name where people read it."""
+    return name.replace("_", " ")
 
 
 def ratios(measurements: Iterable[Measured]) -> Mapping[tuple[str, str], Sequence[float]]:
@@ -40,10 +43,10 @@ def speedups(measurements: Iterable[Measured]) -> list[list[str]]:
     """
     found = ratios(measurements)
     passes, measured = (dict.fromkeys(key[i] for key in found) for i in (0, 1))
-    others = [name for name in measured if name not in LIBRARIES]
-    libraries = [library for library in LIBRARIES if library in measured] + others
+    others = [name for name in measured if name not in PEERS]
+    libraries = [library for library in PEERS if library in measured] + others
     cells = [[_cell(found.get((pass_name, library), ())) for library in libraries] for pass_name in passes]
-    return [[name.replace("_", " "), *row] for name, row in zip(["", *passes], [libraries, *cells], strict=True)]
+    return [[words(name), *row] for name, row in zip(["", *passes], [libraries, *cells], strict=True)]
 
 
 def lines(measurements: Iterable[Measured]) -> Iterator[str]:

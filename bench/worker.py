@@ -4,7 +4,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.cases import CASES, make_problem
-from bench.libraries import LeftOutError, Library, load
+from bench.library import LeftOutError, Library, load
 from bench.machine import recycle_memory
 from bnnumba.command.timing import least_time
 

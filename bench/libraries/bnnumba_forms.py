@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import numba
 import numpy as np
 
 import bnnumba
 from bench.cases import EPSILON, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
 from bnnumba.axes import canonical_view
 from bnnumba.kernels import serial
@@ -91,7 +92,7 @@ class SerialKernels(Library):
     """The kernels without threads, on canonical arrays: what a caller's own `prange` calls, nothing checked."""
 
     version = bnnumba.__version__
-    missing = {"double_backward": "no one kernel does it"}  # noqa: RUF012
+    missing: ClassVar = {"double_backward": "no single kernel does it"}
 
     def __init__(self, problem: Problem) -> None:
         view = canonical_view(problem.x, problem.case.feature_axis)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import NOT_TWICE, Library
+from bench.library import Library
 from bench.machine import CORES, THREADS
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -24,7 +24,6 @@ class Compiled(Library):
     """
 
     version = jax.__version__
-    missing = NOT_TWICE
 
     def __init__(self, problem: Problem) -> None:
         self.reduced, self.count = problem.case.reduced, problem.case.count

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import NOT_TWICE, Library
-from bench.libraries.quiet_tensorflow import tf
+from bench.library import Library
+from bench.quiet_tensorflow import tf
 
 import keras  # isort: skip  # must come after TensorFlow was made quiet
 
@@ -18,7 +18,6 @@ class Layer(Library):
     """
 
     version = keras.__version__
-    missing = NOT_TWICE
 
     def __init__(self, problem: Problem) -> None:
         shape, self.axis = problem.case.single_axis

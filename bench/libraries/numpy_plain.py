@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import NOT_TWICE, Library
+from bench.library import Library
 from bnnumba.command.whole_arrays import WholeArrays
 
 
@@ -13,7 +13,6 @@ class Plain(Library):
     """Whole-array operations in place."""
 
     version = np.__version__
-    missing = NOT_TWICE
 
     def __init__(self, problem: Problem) -> None:
         reduced = problem.case.reduced

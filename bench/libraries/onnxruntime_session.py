@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
 from onnx.parser import parse_model
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
+from bench.passes import PASSES
 
 
 class Session(Library):
@@ -19,12 +21,9 @@ class Session(Library):
     """
 
     version = onnxruntime.__version__
-    missing = {  # noqa: RUF012
+    missing: ClassVar = {
+        **dict.fromkeys(set(PASSES) - {"inference", "training_forward"}, "it has no gradients"),
         "moments": "its operator does not stop at the moments",
-        **dict.fromkeys(
-            ("backward", "frozen_backward", "forward_backward", "residual_relu", "double_backward"),
-            "it has no gradients",
-        ),
     }
 
     def __init__(self, problem: Problem) -> None:

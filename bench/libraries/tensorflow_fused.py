@@ -3,19 +3,18 @@
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.cases import EPSILON, Case, Problem
-from bench.libraries import NOT_TWICE, Library
-from bench.libraries.quiet_tensorflow import tf
+from bench.library import Library
+from bench.quiet_tensorflow import tf
 
 
 class FusedOp(Library):
     """tf.raw_ops.FusedBatchNormV3 and its gradient; any leading shape becomes (rows, 1, 1, features)."""
 
     version = tf.__version__
-    missing = {  # noqa: RUF012
-        **NOT_TWICE,
+    missing: ClassVar = {
         "moments": "the fused operation does not stop at the moments",
         "residual_relu": "on the CPU the fused operation takes no residual",
     }

@@ -3,12 +3,13 @@
 import os
 import shutil
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 
 from bench.cases import Case, Problem
-from bench.libraries import Library
 from bench.libraries.torch_native import NativeOps
+from bench.library import Library
 from bench.passes import PASSES
 
 SLOWER = "calling the operation (`torch`) is as fast or faster"
@@ -22,7 +23,7 @@ class Compiled(Library):
     """
 
     version = torch.__version__
-    missing = dict.fromkeys(set(PASSES) - {"training_forward"}, SLOWER)
+    missing: ClassVar = dict.fromkeys(set(PASSES) - {"training_forward"}, SLOWER)
 
     def __init__(self, problem: Problem) -> None:
         torch.compiler.reset()  # it compiles a function for a few shapes only

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
 
 torch.set_num_threads(THREADS)
@@ -29,6 +29,7 @@ class NativeOps(Library):
         self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem.features)
 
     def fetch(self, value: torch.Tensor) -> np.ndarray:
+        value = value.float()
         return value.movedim(1, self.axis).numpy() if value.ndim > 1 else value.numpy()
 
     def moments(self) -> Callable:
@@ -78,7 +79,11 @@ class NativeOps(Library):
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
         """In PyTorch's order of axes, in the array's order in memory, aligned as PyTorch does it."""
-        return torch.from_numpy(array.reshape(self.shape)).movedim(self.axis, 1).clone()
+        if array.dtype.name == "bfloat16":  # ml_dtypes' type, which torch.from_numpy refuses
+            tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        else:
+            tensor = torch.from_numpy(array)
+        return tensor.reshape(self.shape).movedim(self.axis, 1).clone()
 
     def _forward(self, mean: Any, var: Any, training: bool) -> Callable:
         return partial(torch.native_batch_norm, self.x, self.gamma, self.beta, mean, var, training, MOMENTUM, EPSILON)
@@ -87,13 +92,3 @@ class NativeOps(Library):
         return torch.ops.aten.native_batch_norm_backward(
             self.dy, self.x, self.gamma, mean, var, batch_mean, batch_rstd, training, EPSILON, ALL
         )
-
-
-class BFloat16Ops(NativeOps):
-    """The same, on data of bfloat16 with parameters of float32; NumPy's arrays are ml_dtypes'."""
-
-    def fetch(self, value: torch.Tensor) -> np.ndarray:
-        return super().fetch(value.float())
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return super()._tensor(array.view(np.int16)).view(torch.bfloat16)
