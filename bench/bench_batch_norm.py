@@ -1,6 +1,6 @@
-"""cases x passes x libraries: every entry is checked, and then, with --benchmark-only, timed.
+"""cases x passes x libraries: every entry is checked and, with --benchmark-only, timed.
 
-Without it, each entry is run on the smallest case only, and nothing is timed.
+Without that option, each entry runs on the smallest case only, and nothing is timed.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from bench.summary import Measured, words
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make the product of the tables; a case's entries follow each other, so that its data is made once."""
+    """Make the product of the tables. The entries of a case follow each other, so that its data is made once."""
     metafunc.parametrize("library", PEERS)
     metafunc.parametrize("pass_name", PASSES)
     option = metafunc.config.option

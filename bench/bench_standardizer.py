@@ -1,6 +1,6 @@
 """Standardizer beside scikit-learn's StandardScaler, on a table of a million rows; checked, and then timed.
 
-As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both return new arrays, in recycled memory.
+As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both return new arrays in recycled memory.
 """
 
 from collections.abc import Callable

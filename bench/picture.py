@@ -1,4 +1,7 @@
-"""The picture: a panel for each pass, a row for each case, each library's time over the least that memory allows."""
+"""The picture: a panel for each pass, a row for each case, each library's time over the least that memory allows.
+
+Colours and markers are in the table of libraries.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +19,12 @@ from bench.summary import words
 
 BEHIND = "#E00000"
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)
-FARTHEST = 100  # what takes longer is drawn here, hollow
-SVG = {"svg.hashsalt": "bench", "svg.fonttype": "none"}  # the same results give the same file, and a small one
+FARTHEST = 100  # longer times are drawn here, as hollow markers
+SVG = {"svg.hashsalt": "bench", "svg.fonttype": "none"}  # equal results give equal files; text stays text
 
 
 def draw(results: Results, path: Path) -> None:
-    """Channels last above channels first, and small above large."""
+    """Draw the results: channels last above channels first, small cases above large ones."""
     cases = sorted(results.seconds, key=lambda name: (not CASES[name].channels_last, CASES[name].nbytes))
     columns = min(2, len(results.passes))
     rows = -(-len(results.passes) // columns)
@@ -48,7 +51,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _times(results: Results, cases: Sequence[str], pass_name: str, library: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows in which a library has a time, and its times over the limit."""
+    """The rows in which a library has a time, and these times over the limit."""
     seconds = [results.seconds[case].get(pass_name, {}).get(library, np.nan) for case in cases]
     times = np.divide(seconds, [results.least(case, pass_name) for case in cases])
     rows = np.flatnonzero(np.isfinite(times))
@@ -78,7 +81,7 @@ def _prepare(panel: Axes, pass_name: str, cases: Sequence[str]) -> None:
 
 
 def _plot_ours(panel: Axes, rows: np.ndarray, times: np.ndarray, led: Sequence[bool]) -> None:
-    """A bar from the limit to our time: a peer's mark on it is a loss, and makes it red."""
+    """Draw a bar from the limit to our time. A peer's marker on the bar is a loss, which turns the bar red."""
     own = PEERS[OURS]
     for colour, ahead, text in ((own.colour, True, own.title), (BEHIND, False, f"{own.title}, not the fastest")):
         shown = np.equal(led, ahead)

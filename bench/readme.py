@@ -1,4 +1,4 @@
-"""The README's part that the report writes: where it was measured, the picture, and two tables in Markdown."""
+"""The part of the README that the report writes: the picture, two tables, and where it was measured."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +9,17 @@ from bench.summary import speedups, words
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
-RUNTIME = {"python": "Python", "numba": "Numba"}  # have a version, and are no libraries of the table
-DETAILED = ("training_forward", "inference", "backward")  # each case's times are told for these
+RUNTIME = {"python": "Python", "numba": "Numba"}  # have a version, but are not in the table of libraries
+DETAILED = ("training_forward", "inference", "backward")  # the passes whose times are shown for each case
 
 
 def write(path: Path, results: Results, picture: str) -> None:
-    """Replace what stands between the markers; picture: its path from the README."""
+    """Replace what stands between the markers. picture: its path, relative to the README."""
     path.write_text(replaced(path.read_text(encoding="utf-8"), block(results, picture)), encoding="utf-8")
 
 
 def replaced(text: str, new: str) -> str:
-    """The text with another block between its markers; ValueError where they are not there, once and in order."""
+    """The text with a new block between its markers. ValueError unless each marker is there once, and in order."""
     if [text.count(BEGIN), text.count(END)] != [1, 1] or text.index(BEGIN) > text.index(END):
         raise ValueError(f"README.md must have one {BEGIN!r}, and after it one {END!r}")
     return f"{text.partition(BEGIN)[0]}{BEGIN}\n{new}\n{END}{text.partition(END)[2]}"
@@ -42,7 +42,7 @@ def block(results: Results, picture: str) -> str:
 
 
 def times(results: Results, passes: Sequence[str]) -> list[list[str]]:
-    """A row for each case, with a cell for each library: its microseconds for each pass."""
+    """A row for each case, a cell for each library: its microseconds for each pass."""
     rows = [["case", "of the limit", *(title(library) for library in results.libraries)]]
     for case, of_passes in results.seconds.items():
         shares = (results.least(case, name) / of_passes[name][OURS] for name in passes)
@@ -57,7 +57,7 @@ def times(results: Results, passes: Sequence[str]) -> list[list[str]]:
 
 
 def losses(results: Results) -> str:
-    """How many comparisons another library wins, and which of them by most."""
+    """How many comparisons another library wins, and the one that it wins by most."""
     compared = [m for m in results.measurements() if m.library != OURS]
     ratios = {m: m.seconds / results.seconds[m.case][m.pass_name][OURS] for m in compared}
     count = sum(ratio < 1 for ratio in ratios.values())
@@ -70,7 +70,7 @@ def losses(results: Results) -> str:
 
 
 def origin(results: Results) -> str:
-    """On what machine, when, how and with which versions it was measured."""
+    """When, where, how and with which versions the results were measured."""
     machine, how = results.machine, results.run
     caches = ", ".join(f"{name} {size} KiB" for name, size in machine["caches"].items())
     versions = ", ".join(f"{RUNTIME.get(name, title(name))} {version}" for name, version in results.versions.items())

@@ -1,4 +1,4 @@
-"""The report's arithmetic, its tables, its file, and its processes."""
+"""The report's arithmetic, tables, file and processes."""
 
 from pathlib import Path
 from time import sleep
@@ -100,7 +100,7 @@ def test_a_library_that_refuses_says_why() -> None:
     assert str(reply).startswith("onnxruntime: ")
 
 
-def test_the_memorys_rates_are_parted_from_the_libraries_times() -> None:
+def test_the_memorys_rates_are_separated_from_the_libraries_times() -> None:
     seconds = {rate: {MEMORY: moves * 0.001} for rate, moves in limits.RATES.items()}
     seconds["inference"] = {OURS: 0.00123456, "numpy": 2.0}
     plan = Plan([FIRST], ["inference"], [OURS, "numpy"], rounds=3, seconds=0.1, threads=2)

@@ -1,4 +1,4 @@
-"""bnnumba, twice: as its functions run, and as its kernels run inside a caller's own compiled code."""
+"""bnnumba twice: its public functions, and its kernels as a caller's own compiled code runs them."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,13 +18,13 @@ numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
 
 
 class Functions(Library):
-    """The public functions, checks and views included; they start threads where the data is large enough."""
+    """The public functions, with their checks and views. They start threads where the data is large enough."""
 
     version = bnnumba.__version__
 
     def __init__(self, problem: Problem) -> None:
         doubles = {name: getattr(problem, name).astype(np.float64) for name in ("gamma", "beta", "mean", "var")}
-        self.problem = problem._replace(**doubles)  # as our own moments are; others would be converted in every call
+        self.problem = problem._replace(**doubles)  # like our own moments; float32 would be converted in every call
         self.y, self.dx = np.full_like(problem.x, np.nan), np.full_like(problem.x, np.nan)
 
     def moments(self) -> Callable:
@@ -89,7 +89,7 @@ class Functions(Library):
 
 
 class SerialKernels(Library):
-    """The kernels without threads, on canonical arrays: what a caller's own `prange` calls, nothing checked."""
+    """The kernels without threads, on canonical arrays, without checks: what a caller's own `prange` calls."""
 
     version = bnnumba.__version__
     missing: ClassVar = {"double_backward": "no single kernel does it"}

@@ -8,13 +8,13 @@ from bench.cases import EPSILON, Problem
 from bench.library import Library
 from bench.quiet_tensorflow import tf
 
-import keras  # isort: skip  # must come after TensorFlow was made quiet
+import keras  # isort: skip  # after quiet_tensorflow, which sets the environment
 
 
 class Layer(Library):
     """keras.layers.BatchNormalization; gradients by tf.GradientTape.
 
-    Each entry has a layer of its own, because a training call moves the moving statistics.
+    Each entry has its own layer, because a training call changes the moving statistics.
     """
 
     version = keras.__version__
@@ -27,7 +27,7 @@ class Layer(Library):
         self.weights = [f.ravel() for f in problem.features]
 
     def moments(self) -> Callable:
-        # what the layer itself calls
+        # The layer itself calls this.
         return partial(tf.function(partial(keras.ops.moments, axes=self.reduced)), self.x)
 
     def inference(self) -> Callable:
@@ -67,7 +67,7 @@ class Layer(Library):
         return partial(run, self.x, residual, self.dy)
 
     def _backward(self, training: bool) -> Callable:
-        """The forward is recorded once; its compiled gradient then runs as often as it is asked for."""
+        """Record the forward once; every call then runs its compiled gradient."""
         layer = self._layer()
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(self.x)

@@ -1,4 +1,4 @@
-"""NumPy, whose training step the package's own command compares itself with, too. It has no threads here."""
+"""NumPy, without threads. `python -m bnnumba` compares itself with the same training step."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from bnnumba.command.whole_arrays import WholeArrays
 
 
 class Plain(Library):
-    """Whole-array operations in place."""
+    """Operations on whole arrays, in place."""
 
     version = np.__version__
 

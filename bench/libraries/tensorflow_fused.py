@@ -1,4 +1,4 @@
-"""TensorFlow's fused operation, called eagerly, which costs less than a `tf.function` around one operation."""
+"""TensorFlow's fused operation, called eagerly: a `tf.function` around a single operation costs more."""
 
 from collections.abc import Callable
 from functools import partial
@@ -11,7 +11,7 @@ from bench.quiet_tensorflow import tf
 
 
 class FusedOp(Library):
-    """tf.raw_ops.FusedBatchNormV3 and its gradient; any leading shape becomes (rows, 1, 1, features)."""
+    """tf.raw_ops.FusedBatchNormV3 and its gradient. All reduced axes become rows: (rows, 1, 1, features)."""
 
     version = tf.__version__
     missing: ClassVar = {
@@ -71,7 +71,7 @@ class FusedOp(Library):
             scale=self.gamma,
             reserve_space_1=mean,
             reserve_space_2=var,
-            reserve_space_3=mean,  # used on a GPU only
+            reserve_space_3=mean,  # read only on a GPU
             epsilon=EPSILON,
             is_training=is_training,
         )[:3]

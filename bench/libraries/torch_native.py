@@ -1,4 +1,4 @@
-"""PyTorch's native operations; without autograd, but for a residual and ReLU, and for second derivatives."""
+"""PyTorch's native operations, without autograd except for a residual with ReLU and for second derivatives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,12 +13,15 @@ from bench.machine import THREADS
 
 torch.set_num_threads(THREADS)
 
-MOMENTUM = 0.1  # moves nothing: no moving statistics are passed where they would be moved
-ALL = (True, True, True)  # dx, dgamma and dbeta are wanted
+MOMENTUM = 0.1  # without effect: where it would be used, no moving statistics are passed
+ALL = (True, True, True)  # dx, dgamma and dbeta are all needed
 
 
 class NativeOps(Library):
-    """torch.native_batch_norm and its backward; an image with its channels last keeps that order in memory."""
+    """torch.native_batch_norm and its backward. Images with channels last keep that order in memory.
+
+    Data may be float32 or bfloat16; gamma, beta and the moving statistics are float32.
+    """
 
     version = torch.__version__
 
@@ -58,7 +61,7 @@ class NativeOps(Library):
         return run
 
     def residual_relu(self) -> Callable:
-        """Through autograd, in place where it can be: no operation does it at once on the CPU."""
+        """Use autograd, in place where possible: PyTorch has no single operation for this on the CPU."""
         leaves = [t.clone().requires_grad_() for t in (self.x, self.gamma, self.beta, self._tensor(self.residual))]
         x, gamma, beta, residual = leaves
 
@@ -70,7 +73,7 @@ class NativeOps(Library):
         return run
 
     def double_backward(self) -> Callable:
-        """Through autograd; the graph of the gradient is kept."""
+        """Use autograd; the graph of the gradient is kept."""
         leaves = [t.clone().requires_grad_() for t in (self.dy, self.x, self.gamma)]
         dy, x, gamma = leaves
         y = torch.nn.functional.batch_norm(x, None, None, gamma, self.beta, True, MOMENTUM, EPSILON)
@@ -78,7 +81,7 @@ class NativeOps(Library):
         return partial(torch.autograd.grad, dx, leaves, self._tensor(self.ddx), retain_graph=True)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        """In PyTorch's order of axes, in the array's order in memory, aligned as PyTorch does it."""
+        """The array with PyTorch's order of axes and its own order in memory. The clone is aligned by PyTorch."""
         if array.dtype.name == "bfloat16":  # ml_dtypes' type, which torch.from_numpy refuses
             tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
         else:
