@@ -6,19 +6,19 @@
     pytest --benchmark-only bench/bench_standardizer.py       Standardizer beside scikit-learn's StandardScaler
     pytest --benchmark-only bench/bench_dask.py               bnnumba.dask beside Dask's own mean and var
     pytest --benchmark-only bench/bench_torch.py --all-cases  bnnumba.torch beside PyTorch's own BatchNorm2d
-    python -m bench                       the report: every case, each library in a process of its own, in turn with the
-                                          others and with the memory's own rates; results/report.json and its picture
+    python -m bench                       the report: every case, each library in a process of its own; the libraries
+                                          and the memory's rates take turns; results/report.json and its picture
     python -m bench --readme              the same, and the README's tables
-    python -m bench --draw-only --readme  the picture and the tables again, from the results that are there
-    python -m bench --quick               some cases, three rounds; --help tells how to choose cases, passes, libraries
-    python -m bench.startup               how long importing and the first training step of a process take
+    python -m bench --draw-only --readme  the picture and the tables again, from the results that were kept
+    python -m bench --quick               some cases, three rounds; --help says how to choose cases, passes, libraries
+    python -m bench.startup               how long a process takes to import bnnumba and for its first training step
     python -m bench.digits                train on handwritten digits, with and without batch normalization
     python -m bench.residual              train a residual network of PyTorch, before and after its conversion
-    mpiexec -n 2 python -m mpi4py -m bench.synchronization    what it costs to share a batch out to processes
+    mpiexec -n 2 python -m mpi4py -m bench.synchronization    what it costs to spread a batch over processes
 
-`cases` and `libraries` are tables: a case or a library more is one line more there. BENCH_THREADS sets the number of
-threads of all libraries; the default is every core.
+`cases`, `passes` and `libraries` hold one table each, in which a case, a pass or a library is one row. BENCH_THREADS
+sets the number of threads of every library; the default is one per core.
 
-Close other programs first. OpenMP's threads spin while they wait for each other, so where another program takes a core,
-bnnumba and PyTorch lose whole time slices of the system, milliseconds in every call; TensorFlow's threads sleep.
+Close other programs first. bnnumba's and PyTorch's threads spin while they wait for each other (OpenMP). Where another
+program takes a core, they lose whole time slices: milliseconds in every call. TensorFlow's threads sleep instead.
 """

@@ -1,22 +1,24 @@
-"""cases x passes x libraries: every entry is checked, and then, with --benchmark-only, timed.
+"""cases x passes x libraries: every entry is checked and, with --benchmark-only, timed.
 
-Without it, each entry is run on the smallest case only, and nothing is timed.
+Without that option, each entry runs on the smallest case only, and nothing is timed.
 """
 
 from collections.abc import Callable
 
 import pytest
 
-from bench.cases import CASES, PASSES, make_problem, selected
+from bench.cases import CASES, make_problem, selected
 from bench.check import check
-from bench.libraries import LIBRARIES, LeftOutError, load
+from bench.libraries import PEERS
+from bench.library import LeftOutError, load
 from bench.machine import THREADS
-from bench.summary import Measured
+from bench.passes import PASSES
+from bench.summary import Measured, words
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Make the product of the tables; a case's entries follow each other, so that its data is made once."""
-    metafunc.parametrize("library", LIBRARIES)
+    """Make the product of the tables. The entries of a case follow each other, so that its data is made once."""
+    metafunc.parametrize("library", PEERS)
     metafunc.parametrize("pass_name", PASSES)
     option = metafunc.config.option
     metafunc.parametrize("case_name", selected(not option.benchmark_disable, option.all_cases))
@@ -37,7 +39,7 @@ def test_batch_norm(
     traffic = PASSES[pass_name].traffic * case.nbytes
     benchmark.name, benchmark.group = (
         library,
-        f"{case_name} {pass_name.replace('_', ' ')}, {_megabytes(traffic)} to move",
+        f"{case_name} {words(pass_name)}, {_megabytes(traffic)} to move",
     )
     benchmark.extra_info.update(
         shape=case.shape,

@@ -1,7 +1,7 @@
 """bnnumba.dask beside Dask's own mean and var, on 2 GB that two worker processes hold; checked, and then timed.
 
-As in `bench_batch_norm`, nothing is timed without --benchmark-only. The processes have a thread each, and the memory
-that Dask gives them: `peak_bytes` of the extra information is what they take beyond the data.
+As in `bench_batch_norm`, nothing is timed without --benchmark-only. Each process has one thread, and the memory that
+Dask gives it. `peak_bytes` in the extra information is the memory that the processes take beyond the data.
 """
 
 import os
@@ -19,7 +19,8 @@ import pytest
 from distributed import Client, LocalCluster, wait
 
 import bnnumba.dask
-from bench.summary import OURS, Measured
+from bench.libraries import OURS
+from bench.summary import Measured
 
 SHAPE, SMALL = (500_000, 1000), (400, 10)
 CHUNKS = 40  # of 50 MB
@@ -49,17 +50,17 @@ def x(client: Client, request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def right(x: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance, by sums of float64."""
+    """Mean and variance, from float64 sums."""
     return dask.compute(x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64))
 
 
 def anew(x: Any) -> Any:
-    """The same data by a new name: the scheduler would give the results of a name that it still knows again."""
+    """The same data under a new name: the scheduler would reuse the results of a name that it knows."""
     return x.map_blocks(lambda chunk: chunk, name=f"run-{next(NUMBERS)}", dtype=x.dtype, meta=x._meta)
 
 
 def peak_bytes(client: Client, run: Callable[[], object]) -> int:
-    """How much more memory the workers hold at most while something runs, as seen every few milliseconds."""
+    """The most memory that the workers take in addition while something runs, sampled every few milliseconds."""
     workers = [psutil.Process(pid) for pid in client.run(os.getpid).values()]
 
     def held() -> int:

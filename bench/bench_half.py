@@ -1,35 +1,27 @@
-"""Half precision: passes x dtypes, beside float32 and beside PyTorch's bfloat16; checked, and then timed.
+"""Half precision: passes x libraries x dtypes, and our float32 beside them; checked, and then timed.
 
-As in `bench_batch_norm`, nothing is timed without --benchmark-only.
+`half` in the table of libraries says which library takes which dtype. As in `bench_batch_norm`, nothing is timed
+without --benchmark-only.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from bench.cases import CASES, PASSES, make_problem, selected
+from bench.cases import CASES, make_problem, selected
 from bench.check import check
-from bench.libraries import TORCH_BFLOAT16, LeftOutError, load
-from bench.summary import OURS, Measured
+from bench.libraries import OURS, PEERS
+from bench.library import LeftOutError, load
+from bench.passes import PASSES
+from bench.summary import Measured, words
 
-
-class Entry(NamedTuple):
-    """What is timed, with data of a dtype, and what it is compared with: the rows of the summary, and its column."""
-
-    library: str
-    dtype: type
-    rows: tuple[str, ...]
-    column: str
-
-
+DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 ENTRIES = {
-    "bnnumba float32": Entry(OURS, np.float32, ("float16", "bfloat16"), "float32"),
-    "bnnumba float16": Entry(OURS, np.float16, ("float16",), OURS),
-    "bnnumba bfloat16": Entry(OURS, ml_dtypes.bfloat16, ("bfloat16",), OURS),
-    TORCH_BFLOAT16: Entry(TORCH_BFLOAT16, ml_dtypes.bfloat16, ("bfloat16",), "torch"),
+    f"{library} {dtype}": (library, dtype)
+    for library, peer in PEERS.items()
+    for dtype in (("float32",) if library == OURS else ()) + peer.half
 }
 
 
@@ -41,22 +33,28 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_half(benchmark: Callable, case_name: str, pass_name: str, name: str, measurements: list[Measured]) -> None:
-    case, entry = CASES[case_name], ENTRIES[name]
+    case, (library, dtype) = CASES[case_name], ENTRIES[name]
     try:
-        loaded = load(entry.library, case, pass_name)
+        loaded = load(library, case, pass_name)
     except LeftOutError as reason:
         pytest.skip(str(reason))
-    problem = make_problem(case)
-    library = loaded(problem._replace(x=problem.x.astype(entry.dtype), dy=problem.dy.astype(entry.dtype)))
-    run = getattr(library, pass_name)()
-    check(case, pass_name, library.results(pass_name, run()), float(ml_dtypes.finfo(entry.dtype).eps))
+    problem, of_dtype = make_problem(case), DTYPES[dtype]
+    entry = loaded(problem._replace(x=problem.x.astype(of_dtype), dy=problem.dy.astype(of_dtype)))
+    run = getattr(entry, pass_name)()
+    check(case, pass_name, entry.results(pass_name, run()), float(ml_dtypes.finfo(of_dtype).eps))
 
-    benchmark.name, benchmark.group = name, f"{case_name} {pass_name.replace('_', ' ')}, half precision"
-    benchmark.extra_info.update(
-        least_bytes=PASSES[pass_name].traffic * case.nbytes * np.dtype(entry.dtype).itemsize // 4
-    )
+    benchmark.name, benchmark.group = name, f"{case_name} {words(pass_name)}, half precision"
+    size = case.nbytes * np.dtype(of_dtype).itemsize // 4
+    benchmark.extra_info.update(least_bytes=PASSES[pass_name].traffic * size)
     benchmark(run)
     if benchmark.enabled:
-        for dtype in entry.rows:
-            row = f"{pass_name} {dtype}"
-            measurements.append(Measured(case_name, row, entry.column, benchmark.stats.stats.min))
+        for row_dtype, column in summarized(library, dtype):
+            row = f"{pass_name} {row_dtype}"
+            measurements.append(Measured(case_name, row, column, benchmark.stats.stats.min))
+
+
+def summarized(library: str, dtype: str) -> list[tuple[str, str]]:
+    """An entry's places in the summary: a dtype's row and a column. Our float32 is a column beside each half dtype."""
+    if dtype == "float32":
+        return [(half, dtype) for half in PEERS[OURS].half]
+    return [(dtype, library)]

@@ -1,6 +1,6 @@
 """Standardizer beside scikit-learn's StandardScaler, on a table of a million rows; checked, and then timed.
 
-As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both return new arrays, in recycled memory.
+As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both return new arrays in recycled memory.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
 
-from bench.summary import OURS, Measured
+from bench.libraries import OURS
+from bench.summary import Measured
 from bnnumba.sklearn import Standardizer
 
 SHAPE, SMALL = (1_000_000, 32), (100, 32)

@@ -1,7 +1,7 @@
 """BatchNorm2d of `bnnumba.torch` beside PyTorch's own: forward and backward through autograd; checked, and then timed.
 
-As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both get new tensors in recycled memory, and what
-follows PyTorch's layer works in place. They take turns, and the least time of all turns counts.
+As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both layers return new tensors in recycled memory.
+What follows PyTorch's layer works in place. The layers take turns, and the shortest time of all turns counts.
 """
 
 from collections.abc import Callable
@@ -9,8 +9,9 @@ from functools import lru_cache
 
 import pytest
 
+from bench.libraries import OURS
 from bench.machine import THREADS
-from bench.summary import OURS, Measured
+from bench.summary import Measured
 
 torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
 BatchNorm2d = pytest.importorskip("bnnumba.torch").BatchNorm2d
@@ -20,18 +21,18 @@ torch.set_num_threads(THREADS)
 SMALL = ((8, 16, 8, 8), (32, 64, 8, 8))
 SHAPES = ((32, 64, 16, 16), (32, 256, 14, 14), (4, 96, 57, 57), (32, 2048, 7, 7), (32, 64, 56, 56), (32, 64, 112, 112))
 ORDERS = {"first": torch.contiguous_format, "last": torch.channels_last}
-STEPS = {  # what follows PyTorch's layer; what is fused into ours
+STEPS = {  # what follows PyTorch's layer; whether it takes a residual; the activation of our layer, which fuses both
     "alone": (lambda y, _: y, False, None),
     "relu": (lambda y, _: y.relu_(), False, "relu"),
     "residual relu": (lambda y, residual: y.add_(residual).relu_(), True, "relu"),
 }
 TURNS = 8
-NEAR_ZERO = 1e-4  # where roundings decide what a ReLU lets pass, no gradient comes
+NEAR_ZERO = 1e-4  # closer to 0, rounding decides whether a ReLU passes an element: its dy is set to 0
 
 
 @lru_cache(maxsize=1)
 def make_problem(shape: tuple[int, ...], order: str, step: str) -> tuple:
-    """x, the residual and dy; a layer of PyTorch in float64, and its results."""
+    """x, the residual and dy; PyTorch's layer in float64, and its results."""
     torch.manual_seed(0)
     x, residual, dy = (torch.randn(shape).to(memory_format=ORDERS[order]) for _ in range(3))
     exact = torch.nn.BatchNorm2d(shape[1], dtype=torch.float64)

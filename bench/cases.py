@@ -1,4 +1,4 @@
-"""What is measured, as data: shapes and passes."""
+"""The cases as a table: a case is one row. Also the data that a case is measured with."""
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -10,36 +10,9 @@ import numpy as np
 EPSILON = 1e-3
 
 
-class Pass(NamedTuple):
-    """outputs: what an entry returns, in this order. frozen: by the moving statistics, not by the batch's own.
-
-    relu: y = relu(the normalized x + problem.residual). second: the gradients of <problem.ddx, dx>.
-
-    traffic: the least number of times that an array of the data's size moves between memory and processor.
-    """
-
-    outputs: tuple[str, ...]
-    traffic: int
-    frozen: bool = False
-    relu: bool = False
-    second: bool = False
-
-
-PASSES = {
-    "moments": Pass(("mean", "var"), 1),
-    "inference": Pass(("y",), 2, frozen=True),
-    "training_forward": Pass(("y",), 2),
-    "backward": Pass(("dx", "dgamma", "dbeta"), 3),
-    "frozen_backward": Pass(("dx", "dgamma", "dbeta"), 3, frozen=True),
-    "forward_backward": Pass(("y", "dx", "dgamma", "dbeta"), 5),
-    "residual_relu": Pass(("y", "dx", "dgamma", "dbeta", "dresidual"), 8, relu=True),  # forward and backward
-    "double_backward": Pass(("ddy", "second dx", "second dgamma"), 5, second=True),
-}
-
-
 @dataclass(frozen=True)
 class Case:
-    """One shape of float32 data. `quick`: part of the default selection."""
+    """One shape of float32 data. quick: whether a benchmark runs it by default."""
 
     kind: str
     shape: tuple[int, ...]
@@ -47,12 +20,12 @@ class Case:
     quick: bool = False
 
     def __str__(self) -> str:
-        """kind-sizes, the name in tables and in pytest's ids."""
+        """Kind and sizes: the name in tables and in pytest's ids."""
         return f"{self.kind}-{'x'.join(map(str, self.shape))}"
 
     @cached_property
     def kept(self) -> tuple[int, ...]:
-        """The feature axes, from 0."""
+        """The feature axes, counted from 0."""
         given = self.feature_axis if isinstance(self.feature_axis, tuple) else (self.feature_axis,)
         return tuple(axis % len(self.shape) for axis in given)
 
@@ -79,7 +52,7 @@ class Case:
 
     @property
     def single_axis(self) -> tuple[tuple[int, ...], int]:
-        """The shape with its (adjacent) feature axes merged, and their one axis: for libraries that take no more."""
+        """The shape with its (adjacent) feature axes merged into one, and that axis: many libraries take only one."""
         first, last = self.kept[0], self.kept[-1]
         return (*self.shape[:first], prod(self.feature_shape), *self.shape[last + 1 :]), first
 
@@ -110,14 +83,14 @@ SMALLEST = min(_CASES, key=lambda case: case.nbytes)
 
 
 def selected(timed: bool, every: bool) -> list[str]:
-    """What a benchmark runs: the quick cases, or every one; the smallest, where nothing is timed."""
+    """The cases that a benchmark runs: the quick ones or every one; only the smallest where nothing is timed."""
     if not timed:
         return [str(SMALLEST)]
     return [name for name, case in CASES.items() if every or case.quick]
 
 
 class Problem(NamedTuple):
-    """A case's data, float32, the same for every library: mean and var are the moving statistics."""
+    """A case's data, float32, the same for every library. mean and var are the moving statistics."""
 
     case: Case
     x: np.ndarray
@@ -128,22 +101,27 @@ class Problem(NamedTuple):
     var: np.ndarray
 
     @property
+    def features(self) -> tuple[np.ndarray, ...]:
+        """What has one value per feature: gamma, beta, mean and var."""
+        return self.gamma, self.beta, self.mean, self.var
+
+    @property
     def ddx(self) -> np.ndarray:
-        """A new array, with a part that follows dy: so no result is a small difference of large numbers."""
+        """A new array, correlated with dy, so that no result is a small difference of large numbers."""
         return np.flip(self.x) + self.dy
 
     @property
     def residual(self) -> np.ndarray:
-        """A new array, as large at random signs that no rounding decides what ReLU does to an element."""
+        """A new array of random sign. It is so large that rounding never decides whether ReLU passes an element."""
         return np.where(np.flip(self.dy) > 0.5, np.float32(32), np.float32(-32))
 
 
-@lru_cache(maxsize=1)  # the largest are some hundred megabytes
+@lru_cache(maxsize=1)  # the largest take several hundred megabytes
 def make_problem(case: Case) -> Problem:
     rng = np.random.default_rng(0)
     x = rng.standard_normal(case.shape, np.float32)
     dy = rng.standard_normal(case.shape, np.float32)
-    # With a mean and a part that follows x, no term of dx is lost in rounding; so a wrong one cannot pass the check.
+    # dy has a mean and is correlated with x: no term of dx is lost in rounding, so the check notices a wrong one.
     dy += x
     dy += 0.5
     x += 2.0

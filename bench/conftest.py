@@ -1,4 +1,4 @@
-"""How pytest runs the benchmarks: which cases, with which defaults, and what is said in the end."""
+"""How pytest runs the benchmarks: options, defaults, and the summary at the end."""
 
 import os
 import shlex
@@ -16,18 +16,18 @@ _MEASURED = pytest.StashKey[dict[str, list[Measured]]]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("benchmark")
     group.addoption(
-        "--all-cases", action="store_true", help="Run every case of bench/cases.py, not the quick ones only."
+        "--all-cases", action="store_true", help="Run every case of bench/cases.py, not only the quick ones."
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set pytest-benchmark's options where the user did not; it reads them after this."""
+    """Set the options of pytest-benchmark that the user left open; it reads them afterwards."""
     option = config.option
     option.benchmark_disable = not (option.benchmark_only or option.benchmark_enable)
     if option.benchmark_columns is None:
         option.benchmark_columns = ["min", "median", "rounds"]
     if not _given(config, "--benchmark-max-time"):
-        option.benchmark_max_time = "0.2"  # seconds for an entry: the quick cases then take about two minutes
+        option.benchmark_max_time = "0.2"  # seconds per entry: the quick cases then take about two minutes
     config.stash[_MEASURED] = {}
     if not option.benchmark_disable:
         recycle_memory()
@@ -35,13 +35,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def measurements(request: pytest.FixtureRequest) -> list[Measured]:
-    """What is summed up in the end, in a table for each file: each benchmark adds its own."""
+    """The measurements of this file. Each benchmark adds its own; the summary has a table for each file."""
     return request.config.stash[_MEASURED].setdefault(request.module.__name__, [])
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what --benchmark-only would skip, so that the skipped are what was meant to run and could not."""
+    """Deselect what --benchmark-only would skip. What is then skipped was meant to run and could not."""
     if config.option.benchmark_only:
         others = [item for item in items if not _is_benchmark(item)]
         items[:] = filter(_is_benchmark, items)

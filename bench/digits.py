@@ -1,12 +1,13 @@
 """Train on the 1797 handwritten digits of scikit-learn, with and without batch normalization: `python -m bench.digits`.
 
-The network is Dense(64, relu), batch normalization, Dense(10, softmax), in NumPy; plain SGD on the cross-entropy. Where
-TensorFlow is installed, Keras trains the same networks from the same weights, on the same batches in the same order.
+The network is Dense(64, relu), batch normalization, Dense(10, softmax), in NumPy. SGD minimizes the cross-entropy.
+Where TensorFlow is installed, Keras trains the same networks from the same weights, on the same batches in the same
+order.
 
-`mpiexec -n 4 python -m mpi4py -m bench.digits --mpi` shares every batch out to 4 processes, which train one network.
+`mpiexec -n 4 python -m mpi4py -m bench.digits --mpi` spreads every batch over 4 processes, which train one network.
 
-What to see: batch normalization lets the high learning rate work, and makes raw inputs as good as standardized ones. At
-a rate that suits it, the network without is as good after some epochs.
+What the table shows: with batch normalization the high learning rate works, and raw inputs are as good as standardized
+ones. At a learning rate that suits it, the network without batch normalization is as good after some epochs.
 """
 
 import argparse
@@ -27,14 +28,14 @@ from sklearn.preprocessing import StandardScaler
 from bnnumba import BatchNormalization
 
 HIDDEN, CLASSES = 64, 10
-RATES = (0.03, 2.0)  # every network learns at the first; the second is too high without batch normalization
-# An epoch has 44 steps: with Keras's default, 0.99, the moving averages would remember their start for several epochs.
+RATES = (0.03, 2.0)  # all networks learn at the first; without batch normalization, the second is too high
+# An epoch has 44 steps. With Keras's default, 0.99, the moving averages would remember their start for several epochs.
 MOMENTUM = 0.9
 NETWORKS = {"without batch normalization": False, "with batch normalization": True}
 
 
 class Ranks(NamedTuple):
-    """How processes train one network: this one's number, its layer, its share of a batch, and sums over all."""
+    """How several processes train one network: this process's number, layer and share of a batch; sums over all."""
 
     rank: int
     layer: type[BatchNormalization]
@@ -68,7 +69,7 @@ class Digits(NamedTuple):
 class Task(NamedTuple):
     """One training. start: the weights of both Dense layers, whose biases start at 0.
 
-    batches: (epochs, steps, batch size), indices of training images.
+    batches: indices of training images, of shape (epochs, steps, batch size).
     """
 
     digits: Digits
@@ -80,7 +81,7 @@ class Task(NamedTuple):
 
 
 class Result(NamedTuple):
-    """Accuracy on the test images, in inference by the moving averages, and seconds per epoch."""
+    """Accuracy on the test images (inference by the moving averages), and seconds per epoch."""
 
     accuracy: float
     seconds: float
@@ -101,7 +102,7 @@ class Network:
         return (normalized @ self.w2 + self.b2).argmax(axis=1)
 
     def step(self, x: np.ndarray, labels: np.ndarray, rate: float, size: int) -> None:
-        """Move the weights against the gradient of the batch's mean cross-entropy; size: of all shares of the batch."""
+        """Take one step of SGD on the batch's mean cross-entropy. size: of the whole batch, all shares together."""
         hidden = self._hidden(x)
         normalized = self.bn(hidden, training=True) if self.bn else hidden
         to_logits = softmax(normalized @ self.w2 + self.b2, axis=1)
@@ -123,9 +124,9 @@ class Network:
 
 
 def train_numpy(task: Task, after_epoch: Callable) -> Result:
-    """Train in NumPy; the first epoch, in which Numba may compile, is not in the seconds where there are more."""
+    """Train in NumPy. Numba may compile in the first epoch, which is not timed unless it is the only one."""
     network, digits, ends = Network(task.start, task.with_bn, task.ranks), task.digits, []
-    with np.errstate(over="ignore", invalid="ignore"):  # what the high rate may do is shown by the accuracy
+    with np.errstate(over="ignore", invalid="ignore"):  # the high rate may overflow; the accuracy shows it
         for epoch in task.batches:
             ends.append(time.perf_counter())
             for batch in epoch:
@@ -139,11 +140,11 @@ def train_numpy(task: Task, after_epoch: Callable) -> Result:
 
 
 def train_keras(task: Task, after_epoch: Callable) -> Result:
-    """Train in Keras, in one call of `fit` over all epochs' batches in a row: its least overhead.
+    """Train in Keras, in one call of `fit` over the batches of all epochs, which has the least overhead.
 
-    Tracing happens in a fit before, on one epoch; the weights are then set back.
+    Another fit traces the model on one epoch before; then the weights are set back.
     """
-    from bench.libraries.keras_layer import keras  # noqa: PLC0415  # slow to import, and may be missing
+    from bench.libraries.keras_layer import keras  # noqa: PLC0415  # slow to import, and perhaps not installed
 
     epochs, steps, size = task.batches.shape
     normalization = [keras.layers.BatchNormalization(momentum=MOMENTUM)] if task.with_bn else []
@@ -151,7 +152,7 @@ def train_keras(task: Task, after_epoch: Callable) -> Result:
     model = keras.Sequential([keras.layers.Input((task.start[0].shape[0],)), hidden, *normalization, output])
     for layer, weights in zip((hidden, output), task.start, strict=True):
         layer.set_weights([weights, np.zeros(weights.shape[1])])
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)  # the softmax is in the loss, as it should be
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)  # the loss includes the softmax, for accuracy
     model.compile(keras.optimizers.SGD(task.rate), loss, steps_per_execution=steps, jit_compile=False)
 
     digits, start = task.digits, model.get_weights()
@@ -171,7 +172,7 @@ TRAINERS = {"NumPy and bnnumba": train_numpy, "Keras": train_keras}
 
 
 def load_inputs() -> dict[str, Digits]:
-    """Split off a fifth of the images, always the same, as a test; pixels as they are, 0..16, and standardized."""
+    """Raw pixels, 0 to 16, and standardized ones. The same fifth of the images is always the test."""
     x, labels = load_digits(return_X_y=True)
     x_train, x_test, train, test = train_test_split(
         x.astype(np.float32), labels, test_size=0.2, random_state=0, stratify=labels
@@ -191,13 +192,13 @@ def make_start(rng: np.random.Generator, inputs: int) -> tuple[np.ndarray, np.nd
 
 
 def make_batches(rng: np.random.Generator, images: int, epochs: int, size: int) -> np.ndarray:
-    """Shuffle for every epoch, and leave out the last images that fill no batch: (epochs, steps, size)."""
+    """Shuffle for every epoch, and drop the images that do not fill a batch: (epochs, steps, size)."""
     steps = images // size
     return np.stack([rng.permutation(images)[: steps * size].reshape(steps, size) for _ in range(epochs)])
 
 
 def run(trainers: list[str], epochs: int, batch_size: int, seed: int, ranks: Ranks) -> None:
-    """Train everything, and print the table."""
+    """Train every network on every kind of input, and print the table."""
     inputs, rng = load_inputs(), np.random.default_rng(seed)
     images, pixels = inputs["raw"].x_train.shape
     start, batches = make_start(rng, pixels), make_batches(rng, images, epochs, batch_size)

@@ -1,8 +1,8 @@
-"""What the memory allows in each case, measured like a library, in arrays of the case's size.
+"""What the memory allows in each case: its rates, measured like a library, in arrays of the case's size.
 
-The rates are measured with as many threads as the libraries have, in arrays from the same allocator. Where data fits in
-cache, they are the cache's rates; a kernel that keeps data in an inner cache between two sweeps may then be faster than
-the limit.
+The sweeps have as many threads as the libraries, and their arrays come from the same allocator. Where the data fits in
+a cache, the rates are this cache's. A kernel that keeps data in an inner cache between two sweeps can then beat the
+limit.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from bench.cases import Case, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
 from bnnumba.command import memory
 from bnnumba.command.memory import RATES
@@ -20,7 +20,7 @@ __all__ = ["RATES", "Rates", "check", "gigabytes_per_second", "least_seconds"]
 
 
 def least_seconds(case: Case, pass_name: str, rates: Mapping[str, float]) -> float:
-    """The time that a pass needs at the given rates, in GB/s."""
+    """The shortest possible time of a pass at the given rates, in GB/s."""
     return memory.least_seconds(case.nbytes, case.channels_last, pass_name, rates)
 
 
@@ -29,7 +29,7 @@ def gigabytes_per_second(case: Case, rate: str, seconds: float) -> float:
 
 
 class Rates(Library):
-    """Each rate as an entry: by one thread or by all, whichever is faster."""
+    """Each rate as an entry. One thread sweeps, or all do, whichever is faster."""
 
     version = numba.__version__
 

@@ -8,11 +8,11 @@ THREADS = int(os.environ.get("BENCH_THREADS", CORES))
 
 
 def recycle_memory() -> bool:
-    """Let this process keep the memory that its libraries release, and tell whether it will.
+    """Make this process keep the memory that its libraries release; return whether it will.
 
-    A library that can only return new arrays otherwise takes new pages from the system for each large one, and filling
-    them costs more than the arithmetic. Programs that run for long reuse memory; this gives every library the same.
-    It works where the C library is glibc.
+    Otherwise a library that can only return new arrays takes new pages from the system for each large array, and
+    filling these costs more than the arithmetic. Long-running programs reuse their memory, and here every library does.
+    This works where the C library is glibc.
     """
     mmap_max, trim_threshold, top_pad = -4, -1, -2  # as malloc.h numbers them
     try:

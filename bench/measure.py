@@ -1,7 +1,7 @@
-"""Measure libraries in turn, so that all see the same machine, however its speed drifts.
+"""Measure libraries in turn, so that all see the same machine even where its speed drifts.
 
-For each case several rounds; in a round, for each pass every library once, for a burst of calls. The least time of all
-rounds counts: noise only adds. Beside the libraries, and in the same way, a process measures the memory's own rates.
+Every case has several rounds. In a round, each library runs a burst of calls of each pass. The shortest time of all
+rounds counts, because noise only adds. One more process measures the memory's rates in the same way.
 """
 
 import os
@@ -16,15 +16,15 @@ from rich.progress import Progress
 
 from bench import check, limits
 from bench.cases import CASES
-from bench.libraries import MEMORY, LeftOutError
+from bench.library import MEMORY, LeftOutError
 from bench.worker import serve
 
-# Waiting OpenMP threads spin, here for 6 ms after the last call: no library is to meet another one's.
-PAUSE = 0.02
+# OpenMP's threads spin for some time after a call (6 ms here). They must not disturb the next library.
+PAUSE = 0.02  # seconds
 
 
 class Plan(NamedTuple):
-    """What to measure: names of the tables in `cases` and `libraries`. seconds: of each burst."""
+    """What to measure: names from the three tables. seconds: the length of a burst."""
 
     cases: Sequence[str]
     passes: Sequence[str]
@@ -35,9 +35,9 @@ class Plan(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """The least seconds of a call by case, pass and library, where the memory's rates are passes too.
+    """The shortest seconds of a call, by case, pass and library. Each rate of the memory is a pass, too.
 
-    left_out: why libraries have no entry, with the number of entries.
+    left_out: the reasons why libraries have no entry, each with the number of entries.
     """
 
     seconds: dict[str, dict[str, dict[str, float]]]
@@ -87,7 +87,7 @@ def measure(plan: Plan) -> Outcome:
 
 @contextmanager
 def _processes(plan: Plan) -> Iterator[list[Process]]:
-    """A process for each library, and one for the memory; they read their numbers of threads as they start."""
+    """One process for each library, and one for the memory. They read the number of threads when they start."""
     threads = dict.fromkeys(("BENCH_THREADS", "NUMBA_NUM_THREADS", "OMP_NUM_THREADS"), str(plan.threads))
     os.environ.update(threads)
     processes = [Process(library) for library in (*plan.libraries, MEMORY)]
@@ -101,7 +101,7 @@ def _processes(plan: Plan) -> Iterator[list[Process]]:
 def _prepare(
     processes: list[Process], case_name: str, passes: Sequence[str], outcome: Outcome
 ) -> dict[str, list[Process]]:
-    """Set all entries of a case up, and check what each computes: pass by pass, who takes part."""
+    """Set up all entries of a case and check what each returns: the processes that take part, by pass."""
     entries = defaultdict(list)
     for process in processes:
         of_memory = process.library == MEMORY
@@ -121,7 +121,7 @@ def _prepare(
 
 
 def _turns(entries: dict[str, list[Process]], number: int) -> Iterator[tuple[str, Process]]:
-    """The bursts of a round; who begins changes from round to round."""
+    """The bursts of a round. Each round begins with another library."""
     for pass_name, processes in entries.items():
         start = number % len(processes)
         for process in processes[start:] + processes[:start]:

@@ -1,4 +1,7 @@
-"""The picture: a panel for each pass, a row for each case, each library's time over the least that memory allows."""
+"""The picture: a panel for each pass, a row for each case, each library's time over the least that memory allows.
+
+Colours and markers are in the table of libraries.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,29 +13,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from bench.cases import CASES
-from bench.libraries import title
+from bench.libraries import OURS, PEERS
 from bench.results import Results
-from bench.summary import OURS
+from bench.summary import words
 
-# Okabe and Ito's colours, which the colour-blind can tell apart, and a shape of its own for each library.
-STYLES = {
-    "torch": ("#E69F00", "s"),
-    "torch compiled": ("#D55E00", "*"),
-    "tensorflow": ("#56B4E9", "^"),
-    "keras": ("#0072B2", "v"),
-    "jax": ("#009E73", "D"),
-    "onnxruntime": ("#CC79A7", "P"),
-    "numpy": ("#999999", "X"),
-    "bnnumba serial": ("#000000", "|"),
-}
-AHEAD, BEHIND = "#222222", "#E00000"
+BEHIND = "#E00000"
 TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)
-FARTHEST = 100  # what takes longer is drawn here, hollow
-SVG = {"svg.hashsalt": "bench", "svg.fonttype": "none"}  # the same results give the same file, and a small one
+FARTHEST = 100  # longer times are drawn here, as hollow markers
+SVG = {"svg.hashsalt": "bench", "svg.fonttype": "none"}  # equal results give equal files; text stays text
 
 
 def draw(results: Results, path: Path) -> None:
-    """Channels last above channels first, and small above large."""
+    """Draw the results: channels last above channels first, small cases above large ones."""
     cases = sorted(results.seconds, key=lambda name: (not CASES[name].channels_last, CASES[name].nbytes))
     columns = min(2, len(results.passes))
     rows = -(-len(results.passes) // columns)
@@ -59,7 +51,7 @@ def draw(results: Results, path: Path) -> None:
 
 
 def _times(results: Results, cases: Sequence[str], pass_name: str, library: str) -> tuple[np.ndarray, np.ndarray]:
-    """The rows in which a library has a time, and its times over the limit."""
+    """The rows in which a library has a time, and these times over the limit."""
     seconds = [results.seconds[case].get(pass_name, {}).get(library, np.nan) for case in cases]
     times = np.divide(seconds, [results.least(case, pass_name) for case in cases])
     rows = np.flatnonzero(np.isfinite(times))
@@ -72,7 +64,7 @@ def fastest(results: Results, cases: Sequence[str], pass_name: str) -> list[bool
 
 
 def _prepare(panel: Axes, pass_name: str, cases: Sequence[str]) -> None:
-    panel.set_title(pass_name.replace("_", " "), fontweight="bold", loc="left")
+    panel.set_title(words(pass_name), fontweight="bold", loc="left")
     panel.set_xscale("log")
     panel.set_xlim(min(TICKS), FARTHEST * 1.15)
     panel.xaxis.set_major_locator(FixedLocator(TICKS))
@@ -81,7 +73,7 @@ def _prepare(panel: Axes, pass_name: str, cases: Sequence[str]) -> None:
     panel.set_ylim(len(cases) - 0.4, -0.6)
     panel.set_yticks(range(len(cases)), [f"{name}  ({_size(CASES[name].nbytes)})" for name in cases])
     panel.grid(color="#EEEEEE")
-    panel.axvline(1, color=AHEAD, linewidth=1)
+    panel.axvline(1, color=PEERS[OURS].colour, linewidth=1)
     panel.axhline(sum(CASES[name].channels_last for name in cases) - 0.5, color="#AAAAAA", linewidth=0.8)
     panel.set_axisbelow(True)
     panel.spines[:].set_visible(False)
@@ -89,18 +81,19 @@ def _prepare(panel: Axes, pass_name: str, cases: Sequence[str]) -> None:
 
 
 def _plot_ours(panel: Axes, rows: np.ndarray, times: np.ndarray, led: Sequence[bool]) -> None:
-    """A bar from the limit to our time: a peer's mark on it is a loss, and makes it red."""
-    for color, ahead, text in ((AHEAD, True, OURS), (BEHIND, False, f"{OURS}, not the fastest")):
+    """Draw a bar from the limit to our time. A peer's marker on the bar is a loss, which turns the bar red."""
+    own = PEERS[OURS]
+    for colour, ahead, text in ((own.colour, True, own.title), (BEHIND, False, f"{own.title}, not the fastest")):
         shown = np.equal(led, ahead)
-        panel.hlines(rows[shown], 1, times[shown], color=color, linewidth=6, alpha=0.35)
-        panel.plot(times[shown], rows[shown], "o", color=color, markersize=11, label=text)
+        panel.hlines(rows[shown], 1, times[shown], color=colour, linewidth=6, alpha=0.35)
+        panel.plot(times[shown], rows[shown], own.marker, color=colour, markersize=11, label=text)
 
 
 def _plot_peer(panel: Axes, rows: np.ndarray, times: np.ndarray, library: str) -> None:
-    color, marker = STYLES[library]
-    style = {"color": color, "marker": marker, "linestyle": "none", "markersize": 7}
+    peer = PEERS[library]
+    style = {"color": peer.colour, "marker": peer.marker, "linestyle": "none", "markersize": 7}
     far = times > FARTHEST
-    panel.plot(times[~far], rows[~far], **style, markeredgecolor="white", markeredgewidth=0.5, label=title(library))
+    panel.plot(times[~far], rows[~far], **style, markeredgecolor="white", markeredgewidth=0.5, label=peer.title)
     panel.plot(np.full(far.sum(), FARTHEST), rows[far], **style, markerfacecolor="white")
 
 

@@ -1,24 +1,25 @@
-"""The README's part that the report writes: where it was measured, the picture, and two tables in Markdown."""
+"""The part of the README that the report writes: the picture, two tables, and where it was measured."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.libraries import title
+from bench.libraries import OURS, title
 from bench.results import Results
-from bench.summary import OURS, speedups
+from bench.summary import speedups, words
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
-DETAILED = ("training_forward", "inference", "backward")  # each case's times are told for these
+RUNTIME = {"python": "Python", "numba": "Numba"}  # have a version, but are not in the table of libraries
+DETAILED = ("training_forward", "inference", "backward")  # the passes whose times are shown for each case
 
 
 def write(path: Path, results: Results, picture: str) -> None:
-    """Replace what stands between the markers; picture: its path from the README."""
+    """Replace what stands between the markers. picture: its path, relative to the README."""
     path.write_text(replaced(path.read_text(encoding="utf-8"), block(results, picture)), encoding="utf-8")
 
 
 def replaced(text: str, new: str) -> str:
-    """The text with another block between its markers; ValueError where they are not there, once and in order."""
+    """The text with a new block between its markers. ValueError unless each marker is there once, and in order."""
     if [text.count(BEGIN), text.count(END)] != [1, 1] or text.index(BEGIN) > text.index(END):
         raise ValueError(f"README.md must have one {BEGIN!r}, and after it one {END!r}")
     return f"{text.partition(BEGIN)[0]}{BEGIN}\n{new}\n{END}{text.partition(END)[2]}"
@@ -32,7 +33,7 @@ def block(results: Results, picture: str) -> str:
         f"The libraries' times over {OURS}'s, geometric mean over {len(results.seconds)} cases (and the least):",
         table([[title(cell) for cell in row] for row in speedups(results.measurements())]),
         losses(results),
-        f"Microseconds: {' / '.join(map(_words, detailed))}; the best in bold. Of the limit: the least time that "
+        f"Microseconds: {' / '.join(map(words, detailed))}; the best in bold. Of the limit: the least time that "
         f"memory allows, over {OURS}'s.",
         table(times(results, detailed)),
         origin(results),
@@ -41,7 +42,7 @@ def block(results: Results, picture: str) -> str:
 
 
 def times(results: Results, passes: Sequence[str]) -> list[list[str]]:
-    """A row for each case, with a cell for each library: its microseconds for each pass."""
+    """A row for each case, a cell for each library: its microseconds for each pass."""
     rows = [["case", "of the limit", *(title(library) for library in results.libraries)]]
     for case, of_passes in results.seconds.items():
         shares = (results.least(case, name) / of_passes[name][OURS] for name in passes)
@@ -56,7 +57,7 @@ def times(results: Results, passes: Sequence[str]) -> list[list[str]]:
 
 
 def losses(results: Results) -> str:
-    """How many comparisons another library wins, and which of them by most."""
+    """How many comparisons another library wins, and the one that it wins by most."""
     compared = [m for m in results.measurements() if m.library != OURS]
     ratios = {m: m.seconds / results.seconds[m.case][m.pass_name][OURS] for m in compared}
     count = sum(ratio < 1 for ratio in ratios.values())
@@ -64,15 +65,15 @@ def losses(results: Results) -> str:
     if not count:
         return f"{told}."
     worst = min(ratios, key=ratios.get)
-    where = f"{worst.case} {_words(worst.pass_name)}, by {title(worst.library)} ({ratios[worst]:.2f})"
+    where = f"{worst.case} {words(worst.pass_name)}, by {title(worst.library)} ({ratios[worst]:.2f})"
     return f"{told}, which the picture shows in red; by most in {where}."
 
 
 def origin(results: Results) -> str:
-    """On what machine, when, how and with which versions it was measured."""
+    """When, where, how and with which versions the results were measured."""
     machine, how = results.machine, results.run
     caches = ", ".join(f"{name} {size} KiB" for name, size in machine["caches"].items())
-    versions = ", ".join(f"{title(name)} {version}" for name, version in results.versions.items())
+    versions = ", ".join(f"{RUNTIME.get(name, title(name))} {version}" for name, version in results.versions.items())
     return (
         f"Measured {results.date}: {machine['processor']}, {machine['cores']} cores (caches of all: {caches}); "
         f"{how['threads']} threads for every library, the best of {how['rounds']} rounds. {versions}."
@@ -90,7 +91,3 @@ def _time(of_libraries: dict[str, float], library: str) -> str:
     microseconds = of_libraries[library] * 1e6
     text = f"{microseconds:.1f}" if microseconds < 10 else f"{microseconds:.0f}"
     return f"**{text}**" if of_libraries[library] == min(of_libraries.values()) else text
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

@@ -1,11 +1,11 @@
 """Train a small residual network of PyTorch, before and after `bnnumba.torch.convert`: `python -m bench.residual`.
 
-The images are scikit-learn's handwritten digits, enlarged to 32 x 32, with noise: on an even background one rounding
-decides for many pixels at once what a ReLU lets pass. All networks have the same start and the same batches; training
-makes roundings grow, so each network's losses are compared with those of PyTorch's in float64.
+The images are scikit-learn's handwritten digits, enlarged to 32 x 32, with noise: on an even background, one rounding
+would decide for many pixels at once whether a ReLU passes them. All networks have the same start and the same batches.
+Training amplifies roundings, so the losses of each network are compared with those of PyTorch in float64.
 
-The last network also adds its residuals, and applies the ReLU behind, in the layer. That needs a change to its code,
-which is the class `Block` here.
+In the last network, the layer also adds the residual and applies the ReLU after it. This needs a change to the
+network's code, here in the class `Block`.
 """
 
 import argparse
@@ -40,7 +40,7 @@ class Block(nn.Module):
 
 
 def make_network(width: int = 16) -> nn.Module:
-    """Three stages of two blocks, as for CIFAR's images (He et al. 2015), with one channel in."""
+    """Three stages of two blocks, as He et al. (2015) use for CIFAR, but with one input channel."""
     stem = nn.Sequential(nn.Conv2d(1, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
     sizes = [(width, width, 1), (width, 2 * width, 2), (2 * width, 4 * width, 2)]
     stages = [block for n, m, stride in sizes for block in (Block(n, m, stride), Block(m, m, 1))]
@@ -69,14 +69,14 @@ NETWORKS = {
 
 
 class Trained(NamedTuple):
-    """The loss of every step, and the seconds that it took."""
+    """The loss and the seconds of every step."""
 
     losses: torch.Tensor
     seconds: torch.Tensor
 
 
 class Trainer:
-    """A network, and the steps that it has done; those of several can alternate."""
+    """A network and its steps so far. Several trainers can take turns."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network, self.dtype = network, next(network.parameters()).dtype
@@ -98,7 +98,7 @@ class Trainer:
 
 
 def train(steps: int, batch_size: int, channels_last: bool, width: int = 16) -> dict[str, Trained]:
-    """Train all networks, in turn step by step."""
+    """Train all networks. They take turns after every step."""
     torch.manual_seed(0)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     pixels, labels = map(torch.tensor, load_digits(return_X_y=True))

@@ -1,4 +1,4 @@
-"""What a run of the report measured, as it is kept in a file."""
+"""The results of the report's run, and their file."""
 
 import json
 import platform
@@ -11,7 +11,8 @@ import cpuinfo  # comes with pytest-benchmark
 
 from bench import limits
 from bench.cases import CASES
-from bench.libraries import LIBRARIES, MEMORY
+from bench.libraries import PEERS
+from bench.library import MEMORY
 from bench.machine import CORES
 from bench.measure import Outcome, Plan
 from bench.summary import Measured
@@ -19,9 +20,11 @@ from bench.summary import Measured
 
 @dataclass(frozen=True)
 class Results:
-    """Nested dicts, by case. rates: GB/s of the memory. seconds: of a call, by pass and library.
+    """What was measured.
 
-    left_out: why a library has no entry, with the number of entries.
+    rates: the memory's, in GB/s, by case and rate.
+    seconds: of one call, by case, pass and library.
+    left_out: the reasons why libraries have no entry, each with the number of entries.
     """
 
     date: str
@@ -41,7 +44,7 @@ class Results:
         return cls(**json.loads(path.read_text(encoding="utf-8")))
 
     def least(self, case: str, pass_name: str) -> float:
-        """The least seconds that the memory allows."""
+        """The fewest seconds that the memory allows."""
         return limits.least_seconds(CASES[case], pass_name, self.rates[case])
 
     def measurements(self) -> list[Measured]:
@@ -60,11 +63,11 @@ class Results:
     @property
     def libraries(self) -> list[str]:
         """In the order of their table."""
-        return [library for library in LIBRARIES if any(m.library == library for m in self.measurements())]
+        return [library for library in PEERS if any(m.library == library for m in self.measurements())]
 
 
 def collect(plan: Plan, outcome: Outcome) -> Results:
-    """Part the memory's rates from the libraries' times, and note where and by what they were measured."""
+    """Separate the memory's rates from the libraries' times, and add the date, the machine and the versions."""
     rates, seconds = {}, {}
     for name, passes in outcome.seconds.items():
         rates[name] = {
@@ -89,12 +92,12 @@ def _machine() -> dict[str, Any]:
 
 
 def _rounded(value: float) -> float:
-    """Four digits: no measurement here is better."""
+    """Four digits: no measurement here is more precise."""
     return float(f"{value:.4g}")
 
 
 def _text(value: Any, indent: str = "") -> str:
-    """JSON with a line for each dict that holds no other, so that a difference between two runs can be read."""
+    """JSON with one line for each dict that holds no other dict, so that two runs can be compared line by line."""
     if not isinstance(value, dict) or not any(isinstance(inner, dict) for inner in value.values()):
         return json.dumps(value, ensure_ascii=False)
     deeper = indent + "  "

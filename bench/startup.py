@@ -1,8 +1,8 @@
-"""How long the first training step of a process takes: `python -m bench.startup`.
+"""How long imports and the first training step of a process take: `python -m bench.startup`.
 
-Each row is a process of its own, the least of some: importing, and a forward and a backward pass of float32 data, with
-the kernels in the disk cache, and with an empty one. The goals: importing bnnumba 0.06 s more than importing Numba, a
-step 0.25 s with the cache and 10 s without.
+A step is a forward and a backward pass over float32 data, with the kernels in the disk cache (warm) or with an empty
+cache (cold). Each time is the shortest of several processes. The goals: bnnumba's import takes 0.06 s more than
+Numba's; a step takes 0.25 s warm and 10 s cold.
 """
 
 import json
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-SHAPES = {"(32, 64)": -1, "(4096, 64)": -1, "(32, 64, 28, 28)": 1}  # without threads, and with them in each layout
+SHAPES = {"(32, 64)": -1, "(4096, 64)": -1, "(32, 64, 28, 28)": 1}  # without threads; with threads, in each layout
 COLD, WARM = 2, 5  # processes
 
 CODE = """
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def seconds(shape: str, axis: int, cache: str) -> list[float]:
-    """Of importing Numba, of importing bnnumba after it, and of a step."""
+    """Seconds of importing Numba, of importing bnnumba after it, and of a step, in a new process."""
     code = CODE.format(shape=shape, axis=axis)
     environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
@@ -46,7 +46,7 @@ def seconds(shape: str, axis: int, cache: str) -> list[float]:
 
 
 def main() -> None:
-    table = Table("seconds, the least", "import numba", "import bnnumba", "step, cold", "step, warm", box=None)
+    table = Table("seconds, the fewest", "import numba", "import bnnumba", "step, cold", "step, warm", box=None)
     for shape, axis in track(SHAPES.items(), "starting"):
         colds = []
         for _ in range(COLD):

@@ -1,17 +1,15 @@
-"""All measurements of a run in one small table."""
+"""All measurements of a run, in one small table."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import geometric_mean
 from typing import NamedTuple
 
-from bench.libraries import LIBRARIES
-
-OURS = "bnnumba"
+from bench.libraries import OURS, PEERS
 
 
 class Measured(NamedTuple):
-    """The least time, in seconds, that a library took for a case's pass."""
+    """The shortest time, in seconds, of a library for a pass of a case."""
 
     case: str
     pass_name: str
@@ -19,8 +17,13 @@ class Measured(NamedTuple):
     seconds: float
 
 
+def words(name: str) -> str:
+    """A pass's name where people read it."""
+    return name.replace("_", " ")
+
+
 def ratios(measurements: Iterable[Measured]) -> Mapping[tuple[str, str], Sequence[float]]:
-    """For pass and library, its time over ours in every case that both take; the least, of what was measured often."""
+    """By pass and library, its time over ours in each case that both take. Of several times of one, the shortest."""
     seconds: dict[tuple[str, str, str], float] = {}
     for m in measurements:
         key = m.pass_name, m.case, m.library
@@ -33,17 +36,17 @@ def ratios(measurements: Iterable[Measured]) -> Mapping[tuple[str, str], Sequenc
 
 
 def speedups(measurements: Iterable[Measured]) -> list[list[str]]:
-    """A table, pass by library: its time over ours, the geometric mean over the cases and the least.
+    """A table of each library's time over ours: the geometric mean over the cases, and the least ratio.
 
-    The first row has the libraries' names, the first column the passes'; there are no rows without a ratio. What is in
-    no table of libraries comes last.
+    The first row has the libraries' names, the first column the passes'. A pass without a ratio has no row. Columns
+    follow the table of libraries; names that are not in it come last.
     """
     found = ratios(measurements)
     passes, measured = (dict.fromkeys(key[i] for key in found) for i in (0, 1))
-    others = [name for name in measured if name not in LIBRARIES]
-    libraries = [library for library in LIBRARIES if library in measured] + others
+    others = [name for name in measured if name not in PEERS]
+    libraries = [library for library in PEERS if library in measured] + others
     cells = [[_cell(found.get((pass_name, library), ())) for library in libraries] for pass_name in passes]
-    return [[name.replace("_", " "), *row] for name, row in zip(["", *passes], [libraries, *cells], strict=True)]
+    return [[words(name), *row] for name, row in zip(["", *passes], [libraries, *cells], strict=True)]
 
 
 def lines(measurements: Iterable[Measured]) -> Iterator[str]:

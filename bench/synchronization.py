@@ -1,9 +1,9 @@
 """What synchronization costs: `NUMBA_NUM_THREADS=1 mpiexec -n 2 python -m mpi4py -m bench.synchronization`.
 
-Microseconds of a training forward and backward of a layer, on a batch of each rank's own, float32: with moments and
-sums of all ranks' batches together, and of its own batch only; and of the two exchanges alone. Each is the least of
-many rounds, which all ranks begin together, and the slowest rank's time counts. Each rank has its share of the cores:
-where threads outnumber these, the ranks wait for one another's threads.
+Every rank has a batch of its own, of float32. The table has the microseconds of a layer's training forward and
+backward: with the moments and sums of all ranks' batches, and with those of the rank's own batch. Its last column is
+the two exchanges alone. All ranks begin a round together, the slowest rank's time counts, and each number is the
+shortest of many rounds. Give each rank its share of the cores: more threads than cores wait for one another.
 """
 
 import argparse
@@ -21,7 +21,7 @@ CALLS = 10  # in a round
 
 
 def least_microseconds(call: Callable[[], object], rounds: int) -> float:
-    call()  # which may compile
+    call()  # the first call may compile
     times = []
     for _ in range(rounds):
         COMM.Barrier()

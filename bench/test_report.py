@@ -1,4 +1,4 @@
-"""The report's arithmetic, its tables, its file, and its processes."""
+"""The report's arithmetic, tables, file and processes."""
 
 from pathlib import Path
 from time import sleep
@@ -6,14 +6,15 @@ from time import sleep
 import numpy as np
 import pytest
 
-from bench import limits, readme
-from bench.cases import CASES, PASSES, SMALLEST
+from bench import libraries, limits, readme
+from bench.cases import CASES, SMALLEST
 from bench.check import check
-from bench.libraries import LIBRARIES, MEMORY, LeftOutError
+from bench.libraries import OURS, PEERS
+from bench.library import MEMORY, LeftOutError
 from bench.measure import Outcome, Plan, Process
+from bench.passes import PASSES
 from bench.report import KEPT, parse
 from bench.results import Results, collect
-from bench.summary import OURS
 from bnnumba.command.timing import least_time
 
 LAST, FIRST = "last-32x56x56x64", "first-32x64x56x56"
@@ -99,7 +100,7 @@ def test_a_library_that_refuses_says_why() -> None:
     assert str(reply).startswith("onnxruntime: ")
 
 
-def test_the_memorys_rates_are_parted_from_the_libraries_times() -> None:
+def test_the_memorys_rates_are_separated_from_the_libraries_times() -> None:
     seconds = {rate: {MEMORY: moves * 0.001} for rate, moves in limits.RATES.items()}
     seconds["inference"] = {OURS: 0.00123456, "numpy": 2.0}
     plan = Plan([FIRST], ["inference"], [OURS, "numpy"], rounds=3, seconds=0.1, threads=2)
@@ -146,14 +147,20 @@ def test_the_readme_is_what_the_kept_results_say() -> None:
 def test_every_case_and_peer_is_measured_by_default() -> None:
     options = parse([])
     assert list(options.cases) == list(CASES)
-    assert set(options.libraries) == set(LIBRARIES) - {"bnnumba serial"}
+    assert list(options.libraries) == [name for name in PEERS if name != "bnnumba serial"]
+
+
+def test_every_file_of_a_library_has_a_row_which_can_be_told_apart() -> None:
+    files = {path.stem for path in Path(libraries.__file__).parent.glob("*.py")} - {"__init__"}
+    assert {peer.path.partition(":")[0] for peer in PEERS.values()} == files
+    for field in ("path", "title", "colour", "marker"):
+        assert len({getattr(peer, field) for peer in PEERS.values()}) == len(PEERS)
 
 
 def test_the_picture_shows_every_library_and_case(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from bench.picture import STYLES, draw, fastest  # noqa: PLC0415
+    from bench.picture import draw, fastest  # noqa: PLC0415
 
-    assert set(STYLES) | {OURS} == set(LIBRARIES)
     draw(RESULTS, tmp_path / "a.svg")
     draw(RESULTS, tmp_path / "b.svg")
     drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The converted network trains as PyTorch's does, while roundings, which training makes grow, are small."""
+"""The converted network trains as PyTorch's does, in the first steps, before training amplifies roundings."""
 
 import pytest
 

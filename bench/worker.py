@@ -1,16 +1,16 @@
-"""One library in a process of its own: its threads, its memory and its caches are then no other library's."""
+"""One library in a process of its own, so that it shares no threads, memory or caches with another."""
 
 from multiprocessing.connection import Connection
 from typing import Any
 
 from bench.cases import CASES, make_problem
-from bench.libraries import LeftOutError, Library, load
+from bench.library import LeftOutError, Library, load
 from bench.machine import recycle_memory
 from bnnumba.command.timing import least_time
 
 
 class Worker:
-    """A library with the entries of one case; its methods are what the report may ask for."""
+    """A library with the entries of one case. The report asks for its public methods."""
 
     def __init__(self, name: str) -> None:
         self.name, self.case_name = name, ""
@@ -18,13 +18,13 @@ class Worker:
         self.entries: dict[str, Any] = {}
 
     def prepare(self, case_name: str, pass_name: str) -> Any:
-        """Set an entry up and run it once: its version and results, or a LeftOutError that says why there are none."""
+        """Set up an entry and run it once: its version and results, or the LeftOutError that says why not."""
         try:
             loaded = load(self.name, CASES[case_name], pass_name)
         except LeftOutError as reason:
             return reason
         if self.library is None or case_name != self.case_name:
-            self.entries, self.library = {}, None  # release the last case's memory before this one's is taken
+            self.entries, self.library = {}, None  # release the last case's memory before this case takes its own
             self.library, self.case_name = loaded(make_problem(CASES[case_name])), case_name
             make_problem.cache_clear()  # most libraries hold a copy of their own
         self.entries[pass_name] = getattr(self.library, pass_name)()
@@ -35,7 +35,7 @@ class Worker:
 
 
 def serve(connection: Connection, name: str) -> None:
-    """Answer requests, each a method's name and its arguments, until the other end is closed."""
+    """Answer requests until the other end is closed. A request is a method's name and its arguments."""
     recycle_memory()
     worker = Worker(name)
     while True:

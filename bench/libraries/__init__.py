@@ -1,93 +1,47 @@
-"""The libraries, as a table. Each is a class in a file of its own, which is imported only where it is measured.
+"""The libraries as a table. A peer is one row here, and one file of this package.
 
-`Library(problem)` holds the problem in the library's own arrays; its method named as a pass returns a function without
-arguments, that is timed and does nothing but the pass. Conversion, allocation of outputs, tracing and compilation are
-done before. Outputs go to recycled memory: to the same array every time where a library takes one, and else to what
-`bench.machine.recycle_memory` keeps.
+A file is imported only where its library is measured, so every library may be missing. `bench.library` says what the
+class in a file must do. The benchmarks, the report, its picture and the README's tables all read this table, and show
+the libraries in its order.
 """
 
-from importlib import import_module
-from typing import Any
+from typing import NamedTuple
 
-import numpy as np
+OURS = "bnnumba"  # the library that the others are compared with
 
-from bench.cases import PASSES, Case, Problem
 
-LIBRARIES = {
-    "bnnumba": "bench.libraries.bnnumba_forms:Functions",
-    "bnnumba serial": "bench.libraries.bnnumba_forms:SerialKernels",
-    "numpy": "bench.libraries.numpy_plain:Plain",
-    "tensorflow": "bench.libraries.tensorflow_fused:FusedOp",
-    "keras": "bench.libraries.keras_layer:Layer",
-    "torch": "bench.libraries.torch_native:NativeOps",
-    "torch compiled": "bench.libraries.torch_compiled:Compiled",
-    "jax": "bench.libraries.jax_jit:Compiled",
-    "onnxruntime": "bench.libraries.onnxruntime_session:Session",
+class Peer(NamedTuple):
+    """One row.
+
+    path: "module:Class", a file of this package and the `bench.library.Library` in it.
+    title: the name in the README and in the picture.
+    colour, marker: the library's in the picture, as Matplotlib writes them.
+    reported: whether `python -m bench` measures the library by default.
+    half: dtypes other than float32 that `bench_half` measures the library with.
+    """
+
+    path: str
+    title: str
+    colour: str
+    marker: str
+    reported: bool = True
+    half: tuple[str, ...] = ()
+
+
+# The colours are Okabe and Ito's, which colour-blind readers can tell apart. No two rows share a colour or a marker.
+PEERS = {
+    OURS: Peer("bnnumba_forms:Functions", "bnnumba", "#222222", "o", half=("float16", "bfloat16")),
+    "bnnumba serial": Peer("bnnumba_forms:SerialKernels", "bnnumba serial", "#000000", "|", reported=False),
+    "numpy": Peer("numpy_plain:Plain", "NumPy", "#999999", "X"),
+    "tensorflow": Peer("tensorflow_fused:FusedOp", "TensorFlow fused op", "#56B4E9", "^"),
+    "keras": Peer("keras_layer:Layer", "Keras layer", "#0072B2", "v"),
+    "torch": Peer("torch_native:NativeOps", "PyTorch", "#E69F00", "s", half=("bfloat16",)),
+    "torch compiled": Peer("torch_compiled:Compiled", "PyTorch compiled", "#D55E00", "*"),
+    "jax": Peer("jax_jit:Compiled", "JAX jit", "#009E73", "D"),
+    "onnxruntime": Peer("onnxruntime_session:Session", "ONNX Runtime", "#CC79A7", "P"),
 }
-_TITLES = {
-    "numpy": "NumPy",
-    "tensorflow": "TensorFlow fused op",
-    "keras": "Keras layer",
-    "torch": "PyTorch",
-    "torch compiled": "PyTorch compiled",
-    "jax": "JAX jit",
-    "onnxruntime": "ONNX Runtime",
-    "numba": "Numba",
-    "python": "Python",
-}
-
-MEMORY = "memory"  # no library, and measured like one
-TORCH_BFLOAT16 = "torch bfloat16"
-_LOADABLE = LIBRARIES | {MEMORY: "bench.limits:Rates", TORCH_BFLOAT16: "bench.libraries.torch_native:BFloat16Ops"}
-
-
-NOT_TWICE = {"double_backward": "its second derivatives are not compared"}
-
-
-class Library:
-    """What the classes share. `missing` says for a pass why the library has none."""
-
-    version: str
-    missing: dict[str, str] = {}  # noqa: RUF012  # read only
-
-    def __init__(self, problem: Problem) -> None:
-        raise NotImplementedError
-
-    @classmethod
-    def refuses(cls, case: Case) -> str:
-        """Why the library cannot take the case; empty where it can."""
-        del case
-        return ""
-
-    def fetch(self, value: Any) -> np.ndarray:
-        """One result as a NumPy array."""
-        return np.asarray(value)
-
-    def results(self, pass_name: str, returned: Any) -> dict[str, np.ndarray]:
-        """What a timed function returned, by name."""
-        values = returned if isinstance(returned, (tuple, list)) else (returned,)
-        return {name: self.fetch(value) for name, value in zip(PASSES[pass_name].outputs, values, strict=False)}
-
-
-class LeftOutError(Exception):
-    """A library that is not installed, or cannot do what is asked; the message says which and why."""
 
 
 def title(name: str) -> str:
-    """What a library is called where people read."""
-    return _TITLES.get(name, name)
-
-
-def load(name: str, case: Case, pass_name: str) -> type[Library]:
-    """Import a library's class, or raise LeftOutError."""
-    module, class_name = _LOADABLE[name].split(":")
-    try:
-        library = getattr(import_module(module), class_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] in {"bench", "bnnumba"}:
-            raise
-        raise LeftOutError(f"{name}: {error.name} is not installed") from error
-    reason = library.missing.get(pass_name) or library.refuses(case)
-    if reason:
-        raise LeftOutError(f"{name}: {reason}")
-    return library
+    """A library's title; any other name, such as a table's heading, stays as it is."""
+    return PEERS[name].title if name in PEERS else name

@@ -1,14 +1,15 @@
-"""bnnumba, twice: as its functions run, and as its kernels run inside a caller's own compiled code."""
+"""bnnumba twice: its public functions, and its kernels as a caller's own compiled code runs them."""
 
 from collections.abc import Callable
 from functools import partial
+from typing import ClassVar
 
 import numba
 import numpy as np
 
 import bnnumba
 from bench.cases import EPSILON, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
 from bnnumba.axes import canonical_view
 from bnnumba.kernels import serial
@@ -17,13 +18,13 @@ numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
 
 
 class Functions(Library):
-    """The public functions, checks and views included; they start threads where the data is large enough."""
+    """The public functions, with their checks and views. They start threads where the data is large enough."""
 
     version = bnnumba.__version__
 
     def __init__(self, problem: Problem) -> None:
         doubles = {name: getattr(problem, name).astype(np.float64) for name in ("gamma", "beta", "mean", "var")}
-        self.problem = problem._replace(**doubles)  # as our own moments are; others would be converted in every call
+        self.problem = problem._replace(**doubles)  # like our own moments; float32 would be converted in every call
         self.y, self.dx = np.full_like(problem.x, np.nan), np.full_like(problem.x, np.nan)
 
     def moments(self) -> Callable:
@@ -88,15 +89,15 @@ class Functions(Library):
 
 
 class SerialKernels(Library):
-    """The kernels without threads, on canonical arrays: what a caller's own `prange` calls, nothing checked."""
+    """The kernels without threads, on canonical arrays, without checks: what a caller's own `prange` calls."""
 
     version = bnnumba.__version__
-    missing = {"double_backward": "no one kernel does it"}  # noqa: RUF012
+    missing: ClassVar = {"double_backward": "no single kernel does it"}
 
     def __init__(self, problem: Problem) -> None:
         view = canonical_view(problem.x, problem.case.feature_axis)
         self.x, self.dy, self.residual = (view.of(a) for a in (problem.x, problem.dy, problem.residual))
-        self.gamma, self.beta, self.mean, self.var = (view.flatten(f) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (view.flatten(f) for f in problem.features)
         self.y, self.dx = np.full_like(self.x, np.nan), np.full_like(self.x, np.nan)
 
     def moments(self) -> Callable:

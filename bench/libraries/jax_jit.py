@@ -1,36 +1,35 @@
-"""JAX under `jit`, on its CPU device: plain formulas, which XLA fuses."""
+"""JAX on its CPU device: plain formulas under `jit`, which XLA fuses."""
 
 import os
 from collections.abc import Callable
 from typing import Any
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import NOT_TWICE, Library
+from bench.library import Library
 from bench.machine import CORES, THREADS
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if THREADS != CORES:
-    os.environ["NPROC"] = str(THREADS)  # the size of XLA's thread pool, for which JAX has no option of its own
+    os.environ["NPROC"] = str(THREADS)  # sets the size of XLA's thread pool, for which JAX has no option
 
 import jax
 import jax.numpy as jnp
 
 
 class Compiled(Library):
-    """One compiled function for each pass, its arguments and results on the device; called until the results are there.
+    """One compiled function for each pass, with its arguments and results on the device. A call waits for the results.
 
     The variance is E[x**2] - mean**2, as Flax computes it by default: the fastest here, and the least exact. The
-    gradients are written out, which takes two thirds of the time of `jax.vjp` through the forward.
+    gradients are written out, which takes two thirds of the time that `jax.vjp` of the forward takes.
     """
 
     version = jax.__version__
-    missing = NOT_TWICE
 
     def __init__(self, problem: Problem) -> None:
         self.reduced, self.count = problem.case.reduced, problem.case.count
         self.residual = problem.residual
         self.x, self.dy = jax.device_put((problem.x, problem.dy))
-        features = (jnp.expand_dims(f, self.reduced) for f in problem[3:])
+        features = (jnp.expand_dims(f, self.reduced) for f in problem.features)
         self.gamma, self.beta, self.mean, self.var = features
 
     def moments(self) -> Callable:
@@ -85,7 +84,7 @@ class Compiled(Library):
 
 
 def _entry(function: Callable, *arguments: Any) -> Callable:
-    """Compile; each call donates the last one's results, whose memory XLA writes to: JAX's own way to recycle it."""
+    """Compile. Each call donates the results of the last call, so that XLA writes into their memory."""
     compiled = jax.jit(lambda _, *arguments: function(*arguments), donate_argnums=0, keep_unused=True)
     results = jax.jit(function)(*arguments)
 

@@ -5,30 +5,29 @@ from functools import partial
 from typing import Any
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import NOT_TWICE, Library
-from bench.libraries.quiet_tensorflow import tf
+from bench.library import Library
+from bench.quiet_tensorflow import tf
 
-import keras  # isort: skip  # must come after TensorFlow was made quiet
+import keras  # isort: skip  # after quiet_tensorflow, which sets the environment
 
 
 class Layer(Library):
     """keras.layers.BatchNormalization; gradients by tf.GradientTape.
 
-    Each entry has a layer of its own, because a training call moves the moving statistics.
+    Each entry has its own layer, because a training call changes the moving statistics.
     """
 
     version = keras.__version__
-    missing = NOT_TWICE
 
     def __init__(self, problem: Problem) -> None:
         shape, self.axis = problem.case.single_axis
         self.x, self.dy = (tf.constant(array.reshape(shape)) for array in (problem.x, problem.dy))
         self.reduced = [other for other in range(len(shape)) if other != self.axis]
         self.residual = problem.residual
-        self.weights = [f.ravel() for f in problem[3:]]
+        self.weights = [f.ravel() for f in problem.features]
 
     def moments(self) -> Callable:
-        # what the layer itself calls
+        # The layer itself calls this.
         return partial(tf.function(partial(keras.ops.moments, axes=self.reduced)), self.x)
 
     def inference(self) -> Callable:
@@ -68,7 +67,7 @@ class Layer(Library):
         return partial(run, self.x, residual, self.dy)
 
     def _backward(self, training: bool) -> Callable:
-        """The forward is recorded once; its compiled gradient then runs as often as it is asked for."""
+        """Record the forward once; every call then runs its compiled gradient."""
         layer = self._layer()
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(self.x)

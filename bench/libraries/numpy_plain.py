@@ -1,23 +1,22 @@
-"""NumPy, whose training step the package's own command compares itself with, too. It has no threads here."""
+"""NumPy, without threads. `python -m bnnumba` compares itself with the same training step."""
 
 from collections.abc import Callable
 
 import numpy as np
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import NOT_TWICE, Library
+from bench.library import Library
 from bnnumba.command.whole_arrays import WholeArrays
 
 
 class Plain(Library):
-    """Whole-array operations in place."""
+    """Operations on whole arrays, in place."""
 
     version = np.__version__
-    missing = NOT_TWICE
 
     def __init__(self, problem: Problem) -> None:
         reduced = problem.case.reduced
-        self.gamma, self.beta, self.mean, self.var = (np.expand_dims(f, reduced) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (np.expand_dims(f, reduced) for f in problem.features)
         self.residual = problem.residual
         self.arrays = WholeArrays(problem.x, problem.dy, self.gamma, self.beta, reduced, EPSILON)
 

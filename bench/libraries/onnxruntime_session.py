@@ -1,36 +1,38 @@
-"""ONNX Runtime: ONNX's BatchNormalization on the CPU, alone in a model."""
+"""ONNX Runtime on the CPU: a model that is one BatchNormalization."""
 
 from collections.abc import Callable
 from math import prod
+from typing import ClassVar
 
 import numpy as np
 import onnxruntime
 from onnx.parser import parse_model
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
+from bench.passes import PASSES
 
 
 class Session(Library):
-    """A session for each pass, its inputs and output bound to arrays that exist.
+    """A session for each pass, with its inputs and output bound to arrays that are made before.
 
-    ONNX keeps axis 1. Channels-last data is given as (rows, features), which needs no transposition.
+    The feature axis of ONNX is 1. Channels-last data becomes (rows, features), which needs no transposition.
     """
 
     version = onnxruntime.__version__
-    missing = {  # noqa: RUF012
+    missing: ClassVar = {
+        **dict.fromkeys(set(PASSES) - {"inference", "training_forward"}, "it has no gradients"),
         "moments": "its operator does not stop at the moments",
-        **dict.fromkeys(
-            ("backward", "frozen_backward", "forward_backward", "residual_relu", "double_backward"),
-            "it has no gradients",
-        ),
     }
 
     def __init__(self, problem: Problem) -> None:
         shape, axis = problem.case.single_axis
         self.shape = (prod(shape[:axis]), *shape[axis:])
-        arrays = (problem.x.reshape(self.shape), *(f.flatten() for f in problem[3:]))  # training moves mean and var
+        arrays = (
+            problem.x.reshape(self.shape),
+            *(f.flatten() for f in problem.features),
+        )  # copies: training changes mean and var
         self.inputs = dict(zip(("x", "gamma", "beta", "mean", "var"), arrays, strict=True))
 
     def fetch(self, value: onnxruntime.OrtValue) -> np.ndarray:
@@ -61,7 +63,7 @@ class Session(Library):
 
     def _model(self, training: bool):
         data, feature = (f"float[{','.join(map(str, shape))}]" for shape in (self.shape, self.shape[1:2]))
-        outputs = "y, moving_mean, moving_var" if training else "y"  # these two must be named, and may be dropped
+        outputs = "y, moving_mean, moving_var" if training else "y"  # the last two must be named, but need not be bound
         return parse_model(f"""
             <ir_version: 8, opset_import: ["" : 15]>
             bench ({data} x, {feature} gamma, {feature} beta, {feature} mean, {feature} var) => ({data} y) {{

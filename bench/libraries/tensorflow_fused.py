@@ -1,21 +1,20 @@
-"""TensorFlow's fused operation, called eagerly, which costs less than a `tf.function` around one operation."""
+"""TensorFlow's fused operation, called eagerly: a `tf.function` around a single operation costs more."""
 
 from collections.abc import Callable
 from functools import partial
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from bench.cases import EPSILON, Case, Problem
-from bench.libraries import NOT_TWICE, Library
-from bench.libraries.quiet_tensorflow import tf
+from bench.library import Library
+from bench.quiet_tensorflow import tf
 
 
 class FusedOp(Library):
-    """tf.raw_ops.FusedBatchNormV3 and its gradient; any leading shape becomes (rows, 1, 1, features)."""
+    """tf.raw_ops.FusedBatchNormV3 and its gradient. All reduced axes become rows: (rows, 1, 1, features)."""
 
     version = tf.__version__
-    missing = {  # noqa: RUF012
-        **NOT_TWICE,
+    missing: ClassVar = {
         "moments": "the fused operation does not stop at the moments",
         "residual_relu": "on the CPU the fused operation takes no residual",
     }
@@ -24,7 +23,7 @@ class FusedOp(Library):
         features = problem.case.feature_shape
         data = (prod(problem.case.shape) // prod(features), 1, 1, prod(features))
         self.x, self.dy = (tf.constant(array.reshape(data)) for array in (problem.x, problem.dy))
-        self.gamma, self.beta, self.mean, self.var = (tf.constant(f.ravel()) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (tf.constant(f.ravel()) for f in problem.features)
 
     @classmethod
     def refuses(cls, case: Case) -> str:
@@ -72,7 +71,7 @@ class FusedOp(Library):
             scale=self.gamma,
             reserve_space_1=mean,
             reserve_space_2=var,
-            reserve_space_3=mean,  # used on a GPU only
+            reserve_space_3=mean,  # read only on a GPU
             epsilon=EPSILON,
             is_training=is_training,
         )[:3]

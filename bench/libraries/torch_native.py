@@ -1,4 +1,4 @@
-"""PyTorch's native operations; without autograd, but for a residual and ReLU, and for second derivatives."""
+"""PyTorch's native operations, without autograd except for a residual with ReLU and for second derivatives."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,17 +8,20 @@ import numpy as np
 import torch
 
 from bench.cases import EPSILON, Problem
-from bench.libraries import Library
+from bench.library import Library
 from bench.machine import THREADS
 
 torch.set_num_threads(THREADS)
 
-MOMENTUM = 0.1  # moves nothing: no moving statistics are passed where they would be moved
-ALL = (True, True, True)  # dx, dgamma and dbeta are wanted
+MOMENTUM = 0.1  # without effect: where it would be used, no moving statistics are passed
+ALL = (True, True, True)  # dx, dgamma and dbeta are all needed
 
 
 class NativeOps(Library):
-    """torch.native_batch_norm and its backward; an image with its channels last keeps that order in memory."""
+    """torch.native_batch_norm and its backward. Images with channels last keep that order in memory.
+
+    Data may be float32 or bfloat16; gamma, beta and the moving statistics are float32.
+    """
 
     version = torch.__version__
 
@@ -26,9 +29,10 @@ class NativeOps(Library):
         self.shape, self.axis = problem.case.single_axis
         self.x, self.dy = self._tensor(problem.x), self._tensor(problem.dy)
         self.residual, self.ddx = problem.residual, problem.ddx
-        self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem[3:])
+        self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem.features)
 
     def fetch(self, value: torch.Tensor) -> np.ndarray:
+        value = value.float()
         return value.movedim(1, self.axis).numpy() if value.ndim > 1 else value.numpy()
 
     def moments(self) -> Callable:
@@ -57,7 +61,7 @@ class NativeOps(Library):
         return run
 
     def residual_relu(self) -> Callable:
-        """Through autograd, in place where it can be: no operation does it at once on the CPU."""
+        """Use autograd, in place where possible: PyTorch has no single operation for this on the CPU."""
         leaves = [t.clone().requires_grad_() for t in (self.x, self.gamma, self.beta, self._tensor(self.residual))]
         x, gamma, beta, residual = leaves
 
@@ -69,7 +73,7 @@ class NativeOps(Library):
         return run
 
     def double_backward(self) -> Callable:
-        """Through autograd; the graph of the gradient is kept."""
+        """Use autograd; the graph of the gradient is kept."""
         leaves = [t.clone().requires_grad_() for t in (self.dy, self.x, self.gamma)]
         dy, x, gamma = leaves
         y = torch.nn.functional.batch_norm(x, None, None, gamma, self.beta, True, MOMENTUM, EPSILON)
@@ -77,8 +81,12 @@ class NativeOps(Library):
         return partial(torch.autograd.grad, dx, leaves, self._tensor(self.ddx), retain_graph=True)
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        """In PyTorch's order of axes, in the array's order in memory, aligned as PyTorch does it."""
-        return torch.from_numpy(array.reshape(self.shape)).movedim(self.axis, 1).clone()
+        """The array with PyTorch's order of axes and its own order in memory. The clone is aligned by PyTorch."""
+        if array.dtype.name == "bfloat16":  # ml_dtypes' type, which torch.from_numpy refuses
+            tensor = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+        else:
+            tensor = torch.from_numpy(array)
+        return tensor.reshape(self.shape).movedim(self.axis, 1).clone()
 
     def _forward(self, mean: Any, var: Any, training: bool) -> Callable:
         return partial(torch.native_batch_norm, self.x, self.gamma, self.beta, mean, var, training, MOMENTUM, EPSILON)
@@ -87,13 +95,3 @@ class NativeOps(Library):
         return torch.ops.aten.native_batch_norm_backward(
             self.dy, self.x, self.gamma, mean, var, batch_mean, batch_rstd, training, EPSILON, ALL
         )
-
-
-class BFloat16Ops(NativeOps):
-    """The same, on data of bfloat16 with parameters of float32; NumPy's arrays are ml_dtypes'."""
-
-    def fetch(self, value: torch.Tensor) -> np.ndarray:
-        return super().fetch(value.float())
-
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        return super()._tensor(array.view(np.int16)).view(torch.bfloat16)

@@ -1,4 +1,4 @@
-"""TensorFlow, without its start-up messages, on as many threads as the others."""
+"""TensorFlow without its start-up messages, with as many threads as the other libraries."""
 
 import os
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bench.machine import CORES, THREADS
 
-if THREADS != CORES:  # else its own default is right; it can be set only before the first operation
+if THREADS != CORES:  # else TensorFlow's default is right; it can be set only before the first operation
     tf.config.threading.set_intra_op_parallelism_threads(THREADS)
 
 __all__ = ["tf"]
