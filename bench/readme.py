@@ -1,5 +1,6 @@
-"""The part of the README that the report writes: the picture, two tables, and where it was measured."""
+"""What the report writes: picture and summary into README.md, and the times of each case into docs/speed.md."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,31 +9,47 @@ from bench.results import Results
 from bench.summary import speedups, words
 
 README = Path(__file__).parent.parent / "README.md"
+SPEED = README.parent / "docs" / "speed.md"
 BEGIN, END = "<!-- bench: begin -->", "<!-- bench: end -->"
 RUNTIME = {"python": "Python", "numba": "Numba"}  # have a version, but are not in the table of libraries
 DETAILED = ("training_forward", "inference", "backward")  # the passes whose times are shown for each case
 
 
-def write(path: Path, results: Results, picture: str) -> None:
-    """Replace what stands between the markers. picture: its path, relative to the README."""
-    path.write_text(replaced(path.read_text(encoding="utf-8"), block(results, picture)), encoding="utf-8")
+def write(results: Results, picture: Path) -> None:
+    """Replace what stands between the markers of both pages."""
+    for page, block in blocks(results, picture).items():
+        page.write_text(replaced(page.read_text(encoding="utf-8"), block), encoding="utf-8")
 
 
 def replaced(text: str, new: str) -> str:
     """The text with a new block between its markers. ValueError unless each marker is there once, and in order."""
     if [text.count(BEGIN), text.count(END)] != [1, 1] or text.index(BEGIN) > text.index(END):
-        raise ValueError(f"README.md must have one {BEGIN!r}, and after it one {END!r}")
+        raise ValueError(f"README.md and docs/speed.md must each have one {BEGIN!r}, and after it one {END!r}")
     return f"{text.partition(BEGIN)[0]}{BEGIN}\n{new}\n{END}{text.partition(END)[2]}"
 
 
-def block(results: Results, picture: str) -> str:
-    """Paragraphs of Markdown."""
-    detailed = [pass_name for pass_name in DETAILED if pass_name in results.passes]
+def blocks(results: Results, picture: Path) -> dict[Path, str]:
+    """For each page, what stands between its markers."""
+    relative = Path(os.path.relpath(picture, README.parent)).as_posix()
+    return {README: summary(results, relative), SPEED: details(results)}
+
+
+def summary(results: Results, picture: str) -> str:
+    """Paragraphs of Markdown: the picture, of which this is the path, the mean ratios, and the comparisons lost."""
     parts = (
         f"![Each library's time for each case, over the least time that the memory allows]({picture})",
         f"The libraries' times over {OURS}'s, geometric mean over {len(results.seconds)} cases (and the least):",
         table([[title(cell) for cell in row] for row in speedups(results.measurements())]),
         losses(results),
+        origin(results),
+    )
+    return "\n\n".join(parts)
+
+
+def details(results: Results) -> str:
+    """Paragraphs of Markdown: the times of each case."""
+    detailed = [pass_name for pass_name in DETAILED if pass_name in results.passes]
+    parts = (
         f"Microseconds: {' / '.join(map(words, detailed))}; the best in bold. Of the limit: the least time that "
         f"memory allows, over {OURS}'s.",
         table(times(results, detailed)),

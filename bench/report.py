@@ -1,7 +1,6 @@
-"""Measure every library and the memory; show the results in a picture and in the README's tables."""
+"""Measure every library, and the memory; show both in a picture and in the tables of README.md and docs/speed.md."""
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,7 +36,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a few cases and three rounds")
     parser.add_argument("--output", type=Path, default=KEPT, help="the results, as JSON; the picture goes beside them")
     parser.add_argument("--draw-only", action="store_true", help="measure nothing; read the results from --output")
-    parser.add_argument("--readme", action="store_true", help="write the tables and the picture into README.md")
+    parser.add_argument(
+        "--readme", action="store_true", help="write the tables and the picture into README.md and docs/speed.md"
+    )
     options = parser.parse_args(arguments)
     if OURS not in options.libraries:
         parser.error(f"--libraries must name {OURS}: the others are compared with it")
@@ -65,5 +66,5 @@ def main() -> None:
     for reason, entries in results.left_out.items():
         print(f"left out: {reason} ({entries})")
     if options.readme:
-        readme.write(readme.README, results, Path(os.path.relpath(picture, readme.README.parent)).as_posix())
-    print(f"{options.output} and {picture}", "and README.md" if options.readme else "")
+        readme.write(results, picture)
+    print(f"{options.output} and {picture}", "and README.md and docs/speed.md" if options.readme else "")

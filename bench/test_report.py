@@ -119,15 +119,19 @@ def test_results_come_back_from_their_file_which_has_a_line_for_each_pass(tmp_pa
     assert '\n      "inference": {"bnnumba": 0.004, "numpy": 0.032}\n' in text
 
 
-def test_the_readme_tells_times_speedups_limits_and_losses() -> None:
-    block = readme.block(RESULTS, "a.svg")
+def test_the_readme_tells_speedups_and_losses() -> None:
+    block = readme.summary(RESULTS, "a.svg")
     assert "](a.svg)" in block
     assert "\n| inference | 4.0 (2.00) | 0.5 (0.50) |\n" in block
+    assert "ahead in 1 of 3 comparisons" in block
+    assert f"by most in {LAST} inference, by PyTorch (0.50)." in block
+
+
+def test_the_page_on_speed_tells_times_and_limits() -> None:
+    block = readme.details(RESULTS)
     # 2 * 25.7 MB at 16 GB/s are 3.2 ms, 80 % of 4 ms.
     assert f"\n| {LAST} | 80% | 4000 | 8000 | **2000** |\n" in block
     assert f"\n| {FIRST} | 80% | **4000** | 32000 | - |\n" in block
-    assert "ahead in 1 of 3 comparisons" in block
-    assert f"by most in {LAST} inference, by PyTorch (0.50)." in block
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
@@ -138,10 +142,12 @@ def test_only_what_is_between_the_markers_is_replaced() -> None:
             readme.replaced(wrong, "new")
 
 
-def test_the_readme_is_what_the_kept_results_say() -> None:
-    picture = KEPT.with_suffix(".svg").relative_to(readme.README.parent).as_posix()
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.replaced(text, readme.block(Results.load(KEPT), picture)) == text
+def test_the_pages_are_what_the_kept_results_say() -> None:
+    blocks = readme.blocks(Results.load(KEPT), KEPT.with_suffix(".svg"))
+    assert list(blocks) == [readme.README, readme.SPEED]
+    for page, block in blocks.items():
+        text = page.read_text(encoding="utf-8")
+        assert readme.replaced(text, block) == text
 
 
 def test_every_case_and_peer_is_measured_by_default() -> None:
