@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar
@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import numba
 import numpy as np
 from numba import types
+from numba.core.typing.templates import AbstractTemplate, infer_global
+from numba.extending import lower_builtin
 
 from bnnumba._cache import cache_for
 from bnnumba._interrupts import deferred_interrupts
@@ -75,29 +77,94 @@ def region(function: F) -> F:
     return compiled
 
 
-def compile_form(module: ModuleType, names: Iterable[str], form: str, **own: Any) -> dict[str, Callable[..., Any]]:
-    """Compile a module's kernels, each written once, in a form: with functions of its `own` in place of the module's.
+def method(name: str) -> Callable[..., Any]:
+    """Make the function that calls the method `name` of its first argument, a named tuple.
 
-    Kernels that call each other find each other in their own form, to be linked in.
+    Numba picks the method by the tuple's class when it compiles: a value can so say what a loop does with it, and the
+    loop knows no class. Methods are functions compiled by `loop`.
+    """
+    return _chosen(
+        lambda value, *arguments: getattr(type(value), name)(value, *arguments),
+        lambda kind: getattr(kind.instance_class, name),
+    )
+
+
+def either(absent: Callable[..., Any], given: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the function that is `absent` where its first argument is None, and `given` elsewhere.
+
+    Numba chooses when it compiles. Of `if argument is None` it compiles both branches, unless the argument is None.
+    """
+    chosen: Any = _chosen(
+        lambda value, *arguments: (absent if value is None else given)(value, *arguments),
+        lambda kind: absent if isinstance(kind, types.NoneType) else given,
+    )
+    chosen.parts = absent, given
+    return chosen  # type: ignore[no-any-return]
+
+
+def _chosen(call: Callable[..., Any], choose: Callable[[Any], Any]) -> Callable[..., Any]:
+    """Tell Numba which function `call` is, by the type of its first argument."""
+
+    class Template(AbstractTemplate):  # type: ignore[misc]  # Numba has no types
+        key = call
+
+        def generic(self, args: Any, kws: Any) -> Any:
+            return types.Dispatcher(choose(args[0])).get_call_type(self.context, args, kws)
+
+    infer_global(call, types.Function(Template))
+
+    @lower_builtin(call, types.VarArg(types.Any))  # type: ignore[untyped-decorator]
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        function = context.get_function(types.Dispatcher(choose(signature.args[0])), signature)
+        context.add_linking_libs(function.libs)
+        return function(builder, values)
+
+    return call
+
+
+def compile_form(module: ModuleType, form: str, own: dict[str, Any], arguments: Any = None) -> dict[str, Any]:
+    """Compile a module's kernels, those in its `__all__`, in a form: with functions of its `own` for the module's.
+
+    Kernels that call each other find each other in their own form, to be linked in. So do the module's other functions
+    that are not compiled by themselves, and what `either` made of them.
+
+    arguments: `check(kernel, types)` is called before a kernel is compiled for types; `describe(kernel)` documents it.
     """
     namespace = {**vars(module), **own}
     kernels = {}
-    for name in names:
-        written = namespace[name]
-        function = FunctionType(written.__code__, namespace, name)
+    for name, written in vars(module).items():
+        if hasattr(written, "parts"):
+            namespace[name] = either(*(namespace.get(part.__name__, part) for part in written.parts))
+        if not isinstance(written, FunctionType) or written.__module__ != module.__name__:
+            continue
+        function = FunctionType(written.__code__, namespace, name, written.__defaults__)
+        namespace[name] = (helper if name in module.__all__ else inlined)(function)
+        if name not in module.__all__:
+            continue
+        function.__annotations__ = written.__annotations__
         function.__doc__ = written.__doc__
+        if arguments is not None:
+            function.__doc__ = arguments.describe(written)
         function.__module__ = written.__module__
         # The cache's file is named by this: both forms need their own, and so does every state of the sources.
         function.__qualname__ = f"{name}_{form}_{_SOURCES}"
         kernels[name] = numba.njit(**_COMMON)(function)
         if not numba.config.DISABLE_JIT:
             kernels[name]._cache = cache_for(function)  # what njit(cache=True) sets
-            kernels[name].compile = deferred_interrupts()(kernels[name].compile)
-        namespace[name] = helper(function)
+            kernels[name].compile = deferred_interrupts()(_checked(kernels[name].compile, written, arguments))
     return kernels
 
 
-def linked(kernels: dict[str, Callable[..., Any]]) -> dict[str, Callable[..., Any]]:
+def _checked(compile_for: Callable[..., Any], kernel: FunctionType, arguments: Any) -> Callable[..., Any]:
+    def compile_checked(signature: Any) -> Any:
+        if arguments is not None:
+            arguments.check(kernel, getattr(signature, "args", signature))
+        return compile_for(signature)
+
+    return compile_checked
+
+
+def linked(kernels: dict[str, Any]) -> dict[str, Any]:
     """A form's kernels as helpers, for kernels in other modules that call them, as `own` of `compile_form`."""
     return {name: helper(getattr(kernel, "py_func", kernel)) for name, kernel in kernels.items()}
 
@@ -116,7 +183,12 @@ def _digest_of_sources() -> str:
     file compiles its callers anew.
     """
     folder = Path(__file__).parent
-    sources = [Path(__file__), folder / "_linking.py", *sorted((folder / "kernels").glob("*.py"))]
+    sources = [
+        Path(__file__),
+        folder / "_linking.py",
+        folder / "activations.py",
+        *sorted((folder / "kernels").glob("*.py")),
+    ]
     contents = [PAST_CACHE_SETTING.encode(), *(source.read_bytes() for source in sources)]
     return hashlib.sha256(b"".join(contents)).hexdigest()[:8]
 

@@ -1,6 +1,5 @@
 """Type aliases that several modules share."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,22 @@ import numpy.typing as npt
 Array = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 SampleWeight = npt.NDArray[np.floating[Any] | np.integer[Any]]
-Arrays = tuple[Array, ...]
-Vector = Array  # LANES numbers, see kernels.simd
+
+# Arguments of the kernels: `kernels.arguments` tells what each is.
+Data = Array
+Result = Array
+Change = Array
+Weights = Array
+Features = Array
+FeatureResult = Array
+Moving = Array
+Rows = Array
+RowsResult = Array
+Act = Any  # an instance of a class in `activations`
+
+# Inside the kernels.
+Vector = Array  # LANES numbers, see `kernels.simd`
 Term = tuple[Vector, Vector, Vector, Vector]  # a, b, and behind each what rounding took from it
-Centre = tuple[Vector, Vector, Vector, Vector]  # rows of centres, see kernels.statistics
-Terms = Callable[[Arrays, Array, int, int, int, Centre], Term]
-Sums = tuple[Vector, Vector, Vector, Vector]  # of a, of a*b, and the excess of each
-Coefficients = tuple[Vector, Vector, Vector, Vector, Vector, Vector]
-Values = Callable[[Arrays, Array, int, int, int, Coefficients], Vector]
+Totals = tuple[Vector, Vector, Vector, Vector]  # the sums of a and of a*b, and the excess of each
+Centre = tuple[Vector, Vector, Vector, Vector]  # rows of centres: mean_hi, power, scale, offset; or a pivot first
+Coefficients = tuple[Vector, Vector, Vector, Vector, Vector, Vector]  # mean_hi, power, scale, offset, a, b

@@ -53,15 +53,6 @@ def like(name: str, value: object, x: Array) -> Array:
     return array
 
 
-def activation(value: object) -> bool:
-    """None, or "relu", for which it is True."""
-    if value is None:
-        return False
-    if not (isinstance(value, str) and value == "relu"):
-        raise ValueError(f"activation must be None or 'relu', got {described(value)}")
-    return True
-
-
 def forward_result(y: object, x: Array) -> Array:
     """The y that backward needs behind an activation."""
     if y is None:

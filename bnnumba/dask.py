@@ -10,6 +10,7 @@ import numpy as np
 
 from bnnumba import axes, checks, forms, functional
 from bnnumba._types import Array
+from bnnumba.activations import Activation, activation_of
 from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread, merge_moments
 
@@ -76,7 +77,7 @@ def normalize(
     feature_axis: int | tuple[int, ...] = -1,
     *,
     epsilon: float = 1e-3,
-    activation: str | None = None,
+    activation: Activation | None = None,
     residual: Any = None,
 ) -> Any:
     """Normalize by a given mean and variance, chunk by chunk, when the result is computed.
@@ -114,7 +115,7 @@ def normalize(
     for name, value in (("mean", mean), ("var", var), ("gamma", gamma), ("beta", beta)):
         operands += _chunked(_features_or_chunks(name, value, shape), chunks), kept
     epsilon = checks.epsilon(epsilon)
-    checks.activation(activation)
+    activation_of(activation)
     if residual is not None:
         _check_like("residual", residual, array)
         known = {axis: sizes for axis, sizes in enumerate(array.chunks) if not np.isnan(sizes).any()}

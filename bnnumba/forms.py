@@ -16,7 +16,7 @@ from bnnumba.kernels import serial, threaded
 
 Kernel = Callable[..., Any]
 
-# Of x: less work than that is done sooner than two threads are woken, as they measured it; sums wake them twice.
+# An x smaller than this is faster on one thread than on two (measured); sums wake the threads twice.
 THREADED_BYTES = 2**19
 THREADED_NORMALIZE_BYTES = 2**18
 
@@ -67,40 +67,14 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
 
 moments_and_rest_into = _either_form("moments_and_rest_into")
 weighted_moments_into = _either_form("weighted_moments_into")
-subtract_weighted = _either_form("subtract_weighted", THREADED_NORMALIZE_BYTES)
+normalize = _either_form("normalize", THREADED_NORMALIZE_BYTES)
+batch_norm_into = _either_form("batch_norm_into")
+gradient_sums_into = _either_form("gradient_sums_into")
 input_gradient = _either_form("input_gradient")
 frozen_input_gradient = _either_form("frozen_input_gradient", THREADED_NORMALIZE_BYTES)
-
-# By what comes behind the normalization: a ReLU or none, a residual that is added or none.
-NORMALIZE = {
-    (False, False): _either_form("normalize", THREADED_NORMALIZE_BYTES),
-    (True, False): _either_form("normalize_relu", THREADED_NORMALIZE_BYTES),
-    (False, True): _either_form("normalize_add", THREADED_NORMALIZE_BYTES),
-    (True, True): _either_form("normalize_add_relu", THREADED_NORMALIZE_BYTES),
-}
-BATCH_NORM = {
-    (False, False): _either_form("batch_norm_into"),
-    (True, False): _either_form("batch_norm_relu_into"),
-    (False, True): _either_form("batch_norm_add_into"),
-    (True, True): _either_form("batch_norm_add_relu_into"),
-}
-
-# By the ReLU, and whether dresidual is wanted, which without a ReLU is dy.
-GRADIENT_SUMS = {
-    (False, False): _either_form("gradient_sums_into"),
-    (True, False): _either_form("relu_gradient_sums_into"),
-    (True, True): _either_form("add_relu_gradient_sums_into"),
-}
-TRAINING_BACKWARD = {
-    (False, False): _either_form("batch_norm_backward_into"),
-    (True, False): _either_form("relu_backward_into"),
-    (True, True): _either_form("add_relu_backward_into"),
-}
-FROZEN_BACKWARD = {
-    (False, False): _either_form("frozen_backward_into"),
-    (True, False): _either_form("frozen_relu_backward_into"),
-    (True, True): _either_form("frozen_add_relu_backward_into"),
-}
+batch_norm_backward_into = _either_form("batch_norm_backward_into")
+frozen_backward_into = _either_form("frozen_backward_into")
+subtract_weighted = _either_form("subtract_weighted", THREADED_NORMALIZE_BYTES)
 
 
 def _begin_child() -> None:

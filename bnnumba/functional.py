@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba import axes, checks, forms, unchecked, weighted
+from bnnumba import axes, checks, forms, weighted
 from bnnumba._types import Array, Mask, SampleWeight
-from bnnumba.kernels import serial
+from bnnumba.activations import Activation, activation_of
+from bnnumba.kernels import coefficients, serial
 from bnnumba.outputs import apart, no_output, output
 from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
@@ -88,7 +89,7 @@ def normalize(
     feature_axis: int | tuple[int, ...] = -1,
     *,
     epsilon: float = 1e-3,
-    activation: str | None = None,
+    activation: Activation | None = None,
     residual: Array | None = None,
     out: Array | None = None,
 ) -> Array:
@@ -105,8 +106,8 @@ def normalize(
         The axes that mean, var, gamma and beta belong to.
     epsilon : real number >= 0
         Added to var. Where var + epsilon is 0, rstd is taken as 0.
-    activation : None or "relu"
-        act(v) = v, or max(v, 0), which leaves NaN as it is.
+    activation : None, "relu", "relu6" or a LeakyRelu of `bnnumba.activations`
+        act(v) = v, max(v, 0), min(max(v, 0), 6), or negative_slope*v where v < 0. All leave NaN as it is.
     residual : array of x's shape and dtype, in any memory order, or None for 0
     out : array of x's shape and dtype, optional
         Takes the result. It may be x itself or residual itself; otherwise it shares no memory with an input.
@@ -124,13 +125,15 @@ def normalize(
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
     statistics = view.parameter("mean", mean), view.parameter("var", var)
-    scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
+    scale, offset = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
     inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
-    relu = checks.activation(activation)
+    act = activation_of(activation)
     others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
     y = axes.empty_like(x) if out is None else output(out, x, inputs, others)
-    return unchecked.normalize_into(view, inputs.values(), *statistics, scale, shift, epsilon, relu, y)
+    result = view.for_result(y)
+    forms.normalize(view.of(x), *statistics, scale, offset, epsilon, result, *_behind(view, residual, act))
+    return view.deliver(result, y)
 
 
 def batch_norm(
@@ -140,7 +143,7 @@ def batch_norm(
     feature_axis: int | tuple[int, ...] = -1,
     *,
     epsilon: float = 1e-3,
-    activation: str | None = None,
+    activation: Activation | None = None,
     residual: Array | None = None,
     mask: Mask | None = None,
     sample_weight: SampleWeight | None = None,
@@ -175,15 +178,22 @@ def batch_norm(
     """
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
-    scale, shift = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
+    scale, offset = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
     inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
-    relu = checks.activation(activation)
+    act = activation_of(activation)
     weights = weights_of(view, x, mask, sample_weight)
     others = {"gamma": gamma, "beta": beta, "mask": mask, "sample_weight": sample_weight}
     y = axes.empty_like(x) if out is None else output(out, x, inputs, others)
-    mean, var, count = unchecked.batch_norm_into(view, inputs.values(), scale, shift, epsilon, weights, relu, y)
-    return y, Moments(view.unflatten(mean), view.unflatten(var), count)
+    given, result, behind = view.of(x), view.for_result(y), _behind(view, residual, act)
+    mean, var = view.new_features()
+    count: int | float = view.reduced
+    if weights is None:
+        forms.batch_norm_into(given, scale, offset, epsilon, result, mean, var, *behind)
+    else:
+        count = weighted.moments_into(given, weights, mean, var)
+        forms.normalize(weighted.counted(given, count), mean, var, scale, offset, epsilon, result, *behind)
+    return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
 
 
 def batch_norm_backward(
@@ -198,7 +208,7 @@ def batch_norm_backward(
     frozen: bool = False,
     needs_dx: bool = True,
     y: Array | None = None,
-    activation: str | None = None,
+    activation: Activation | None = None,
     residual: bool = False,
     mask: Mask | None = None,
     sample_weight: SampleWeight | None = None,
@@ -209,7 +219,7 @@ def batch_norm_backward(
         dbeta = sum(dresidual)    dgamma = sum(dresidual * x_hat)    x_hat = (x - mean)*rstd
         training: dx = gamma*rstd * (dresidual - w*(dbeta + x_hat * dgamma)/count)    w = 1 without a mask or weights
         frozen:   dx = gamma*rstd * dresidual
-        dresidual = dy; behind a ReLU 0 where y <= 0
+        dresidual = dy, or with an activation dy * act'(v), told by y
 
     Parameters
     ----------
@@ -226,7 +236,7 @@ def batch_norm_backward(
         False leaves dx out, and a sweep over the data with it.
     y : array of x's shape and dtype, in any memory order
         The forward's result. Needed with an activation, and ignored without.
-    activation : None or "relu", as given forward
+    activation : as given forward
     residual : bool
         Whether dresidual is wanted.
     mask, sample_weight
@@ -252,23 +262,34 @@ def batch_norm_backward(
     scale = view.parameter("gamma", gamma, 1.0)
     epsilon = checks.epsilon(epsilon)
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
-    relu, residual = checks.activation(activation), checks.flag("residual", residual)
-    y = checks.forward_result(y, x) if relu else None
+    act, residual = activation_of(activation), checks.flag("residual", residual)
+    y = None if act is None else checks.forward_result(y, x)
     weights = weights_of(view, x, mask, sample_weight)
-    inputs = (dy, x) if y is None else (dy, y, x)
     dx = dresidual = None
     if needs_dx:
         others = {"mean": mean, "var": var, "gamma": gamma, "y": y, "mask": mask, "sample_weight": sample_weight}
         dx = axes.empty_like(x) if out is None else output(out, x, {"dy": dy, "x": x}, others)
     else:
         no_output(out)
-    masked = axes.empty_like(x) if relu and residual else None
-    if residual and not relu:
+    masked = axes.empty_like(x) if residual and act is not None else None
+    if residual and act is None:
         dresidual = dy if out is None or not np.may_share_memory(out, dy) else dy.copy(order="K")
-    dgamma, dbeta = unchecked.backward_into(
-        view, inputs, *statistics, scale, epsilon, None if frozen else weights, frozen, dx, masked
-    )
-    return Gradients(dx, view.unflatten(dgamma), view.unflatten(dbeta), dresidual if masked is None else masked)
+    into_dx, into_masked = (None if array is None else view.for_result(array) for array in (dx, masked))
+    behind = () if y is None else (into_masked, act, view.of(y))
+    given, gradients = (view.of(dy), view.of(x)), coefficients.Gradients(*view.new_features())
+    if weights is not None and not frozen:
+        by = coefficients.Statistics(*statistics, scale, None, epsilon)
+        weighted.backward_into(*given, by, weights, gradients, into_dx, behind)
+    elif into_dx is None:
+        forms.gradient_sums_into(*given, *statistics, epsilon, *gradients, *behind)
+    else:
+        kernel = forms.frozen_backward_into if frozen else forms.batch_norm_backward_into
+        kernel(*given, *statistics, scale, epsilon, into_dx, *gradients, *behind)
+    for array, result in ((dx, into_dx), (masked, into_masked)):
+        if array is not None and result is not None:
+            view.deliver(result, array)
+    dgamma, dbeta = map(view.unflatten, gradients)
+    return Gradients(dx, dgamma, dbeta, dresidual if masked is None else masked)
 
 
 def input_gradient(
@@ -293,7 +314,7 @@ def input_gradient(
     Parameters
     ----------
     dy, x : arrays of one shape and dtype
-        A part of the batch. dy is what `batch_norm_backward` calls dresidual: behind a ReLU 0 where y <= 0.
+        A part of the batch. dy is what `batch_norm_backward` calls dresidual: behind an activation dy * act'(v).
     mean, var, gamma, feature_axis, epsilon, mask, sample_weight
         As for `batch_norm_backward`; mean and var are those of the whole batch.
     dgamma, dbeta : float arrays of the feature shape
@@ -316,15 +337,15 @@ def input_gradient(
     view = axes.canonical_view(x, feature_axis)
     statistics = view.parameter("mean", mean), view.parameter("var", var)
     scale = view.parameter("gamma", gamma, 1.0)
-    sums = view.parameter("dgamma", dgamma), view.parameter("dbeta", dbeta)
+    sums = coefficients.Gradients(view.parameter("dgamma", dgamma), view.parameter("dbeta", dbeta))
     count, epsilon = checks.not_negative("count", count), checks.epsilon(epsilon)
     weights = weights_of(view, x, mask, sample_weight)
     dx = axes.empty_like(x)
     result = view.for_result(dx)
     inputs = view.of(dy), view.of(x)
     if weights is not None:
-        total = count / weights.unit
-        weighted.input_gradient_into(*inputs, *statistics, scale, *sums, total, epsilon, weights, result)
+        by = coefficients.Statistics(*statistics, scale, None, epsilon)
+        weighted.input_gradient_into(*inputs, by, sums, count / weights.unit, weights, result)
     else:  # the kernel divides by the count of its own x
         share = view.reduced / count if count else 0.0
         forms.input_gradient(*inputs, *statistics, scale, *(each * share for each in sums), epsilon, result)
@@ -386,3 +407,10 @@ def move(
     for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
         if result is not moving:
             moving[...] = result.reshape(moving.shape)
+
+
+def _behind(view: axes.View, residual: Array | None, act: Any) -> tuple[Any, ...]:
+    """What a forward kernel takes after y: the residual and the activation, or nothing, as most calls have neither."""
+    if residual is None and act is None:
+        return ()
+    return None if residual is None else view.of(residual), act

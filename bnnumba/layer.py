@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba import axes, building, checks
+from bnnumba import activations, axes, building, checks
 from bnnumba._types import Array, Mask, SampleWeight
+from bnnumba.activations import Activation
 from bnnumba.building import Initializer
 from bnnumba.exchange import Exchanged
 from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, move, normalize
@@ -60,8 +61,8 @@ class BatchNormalization(Exchanged, Stored):
     skip_nonfinite : bool
         Whether moving statistics stay as they are for features whose batch mean or variance is NaN or infinite. False
         lets these in, as in Keras.
-    activation : None or "relu"
-        act(v) = v, or max(v, 0).
+    activation : None, "relu", "relu6" or a LeakyRelu of `bnnumba.activations`
+        What stands behind the normalization.
     renorm : bool
         Whether to train by batch renormalization, see `bnnumba.renorm`; ddof is then 0.
     renorm_clipping : dict, optional
@@ -103,7 +104,7 @@ class BatchNormalization(Exchanged, Stored):
         ddof: int = 0,
         dtype: Any = "float32",
         skip_nonfinite: bool = False,
-        activation: str | None = None,
+        activation: Activation | None = None,
         renorm: bool = False,
         renorm_clipping: dict[str, float | None] | None = None,
         renorm_momentum: float = 0.99,
@@ -122,7 +123,7 @@ class BatchNormalization(Exchanged, Stored):
         self.ddof = checks.ddof(ddof)
         self.dtype = building.dtype(dtype)
         self.skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
-        self.activation = "relu" if checks.activation(activation) else None
+        self.activation = activations.public(activation)
         self.renorm = checks.flag("renorm", renorm)
         if self.renorm and self.ddof:  # Keras defines no other variance for it than the population's
             raise ValueError(f"ddof must be 0 with renorm, got {ddof}")

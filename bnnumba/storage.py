@@ -5,7 +5,8 @@
 | format | "bnnumba.BatchNormalization", text of shape () |
 | version | 1, int64 of shape () |
 | config | JSON, text of shape (), of an object with the following five |
-| | arguments: those of the constructor by name, less those that are arrays; what is left out is the default |
+| | arguments: those of the constructor by name, less those that are arrays; what is left out is the default; |
+| | an activation is null, its name, or as Python writes it: "LeakyRelu(0.2)" |
 | | feature_shape: a list of sizes; null for a layer that is not built |
 | | trainable, batches_seen: the layer's |
 | | arrays: the names of the arrays that follow |
@@ -32,11 +33,12 @@ import numpy as np
 
 from bnnumba import checks
 from bnnumba._types import Array
+from bnnumba.activations import of_text, text_of
 from bnnumba.state import State, Stateful
 
 FORMAT, VERSION = "bnnumba.BatchNormalization", 1
 HEADER = ("format", "version", "config")
-INITIALIZER = "_initializer"
+INITIALIZER, ACTIVATION = "_initializer", "activation"
 
 
 class Stored(Stateful):
@@ -93,7 +95,11 @@ def _arrays_of(state: State) -> dict[str, Any]:
     _check_no_callables(callables, state.feature_shape)
     arrays = {name: value for name, value in initializers.items() if isinstance(value, np.ndarray)}
     config = {
-        "arguments": {name: value for name, value in state.config.items() if name not in {*arrays, *callables}},
+        "arguments": {
+            name: text_of(value) or None if name == ACTIVATION else value
+            for name, value in state.config.items()
+            if name not in {*arrays, *callables}
+        },
         "feature_shape": state.feature_shape,
         "trainable": state.trainable,
         "batches_seen": state.batches_seen,
@@ -119,6 +125,8 @@ def _state_in(archive: zipfile.ZipFile) -> State:
     arguments = dict(**config["arguments"], **initializers)
     if isinstance(arguments.get("axis"), list):
         arguments["axis"] = tuple(arguments["axis"])
+    if isinstance(arguments.get(ACTIVATION), str):
+        arguments[ACTIVATION] = of_text(arguments[ACTIVATION])
     shape = None if config["feature_shape"] is None else tuple(config["feature_shape"])
     _check_weights(weights, shape)
     return State(arguments, shape, weights, config["trainable"], config["batches_seen"])

@@ -13,6 +13,7 @@ import numpy as np
 
 from bnnumba import axes, checks, forms
 from bnnumba._types import Array
+from bnnumba.kernels.coefficients import Gradients, Statistics
 
 
 class Weights(NamedTuple):
@@ -55,44 +56,31 @@ def counted(x: Array, count: float) -> Array:
 
 
 def backward_into(
-    inputs: tuple[Array, ...],
-    mean: Array,
-    var: Array,
-    gamma: Array,
-    epsilon: float,
+    dy: Array,
+    x: Array,
+    statistics: Statistics,
     weights: Weights,
+    gradients: Gradients,
     dx: Array | None,
-    dresidual: Array | None,
-    dgamma: Array,
-    dbeta: Array,
+    behind: tuple[Array | None, Any, Array | None] | tuple[()],
 ) -> None:
-    """Fill the gradients, those that are not None; inputs are dy and x, or behind a ReLU dy, y and x."""
-    x, behind = inputs[-1], inputs[0]
+    """Fill the gradients; dx, where it is not None. behind: dresidual, the activation and y, or nothing."""
     total = weights.values.sum()
-    x = counted(x, total)
-    if len(inputs) == 3:
-        behind = axes.empty_like(x) if dresidual is None else dresidual
-        forms.GRADIENT_SUMS[True, True](*inputs[:2], x, mean, var, epsilon, behind, dgamma, dbeta)
-    else:
-        forms.GRADIENT_SUMS[False, False](behind, x, mean, var, epsilon, dgamma, dbeta)
+    x, dresidual = counted(x, total), dy
+    if behind:
+        given, activation, y = behind
+        dresidual = axes.empty_like(x) if given is None else given
+        behind = dresidual, activation, y
+    forms.gradient_sums_into(dy, x, statistics.mean, statistics.var, statistics.epsilon, *gradients, *behind)
     if dx is not None:
-        input_gradient_into(behind, x, mean, var, gamma, dgamma, dbeta, total, epsilon, weights, dx)
+        input_gradient_into(dresidual, x, statistics, gradients, total, weights, dx)
 
 
 def input_gradient_into(
-    dy: Array,
-    x: Array,
-    mean: Array,
-    var: Array,
-    gamma: Array,
-    dgamma: Array,
-    dbeta: Array,
-    total: float,
-    epsilon: float,
-    weights: Weights,
-    dx: Array,
+    dy: Array, x: Array, statistics: Statistics, sums: Gradients, total: float, weights: Weights, dx: Array
 ) -> None:
     """Fill dx from the sums, and from the count in the weights' unit."""
+    mean, var, gamma, _, epsilon = statistics
     if total == 0:
         dx[...] = 0.0
         return
@@ -100,7 +88,7 @@ def input_gradient_into(
         step = np.empty(x.shape, np.float32)
     else:
         step = axes.empty_like(x) if np.may_share_memory(dx, dy) else dx  # dx may be x: nothing needs it after this
-    forms.NORMALIZE[False, False](x, mean, var, dgamma / total, dbeta / total, epsilon, step)
+    forms.normalize(x, mean, var, sums.dgamma / total, sums.dbeta / total, epsilon, step)
     forms.subtract_weighted(dy, weights.values, step)
     forms.frozen_input_gradient(step, var, gamma, epsilon, dx)
 

@@ -10,6 +10,7 @@ import json
 import numba
 import numpy as np
 
+from bnnumba.activations import NAMED
 from bnnumba.kernels import serial, threaded
 from tests.problems import FLOATS, problem
 
@@ -35,6 +36,9 @@ def every_result(form, p, place=np.array):
     def new(name, like):
         results[name] = place(np.full(like.shape, np.nan, like.dtype))
         return results[name]
+
+    def features(kernel, *names):
+        return [new(f"{kernel} {name}", gamma) for name in names or ("dgamma", "dbeta")]
 
     def make(kernel, *arguments, of_features=()):
         """Call a kernel that fills an array, and those `of_features`; the form that returns them gives the same."""
@@ -70,11 +74,11 @@ def every_result(form, p, place=np.array):
     # ---- with weights
     weights = np.random.default_rng(1).random((x.shape[0], 1, x.shape[2]))
     for name, w in (("mask", np.round(weights)), ("weights", np.where(weights < 0.3, 0.0, weights))):
-        features = new(f"{name}: mean", gamma), new(f"{name}: var", gamma)
+        moments = features(f"{name}:", "mean", "var")
         change = place(-p.dy)
         form.subtract_weighted(dy, place(w), change)
         results[f"{name}: change"] = change
-        results[f"{name}: count"] = np.array(form.weighted_moments_into(x, place(w), *features))
+        results[f"{name}: count"] = np.array(form.weighted_moments_into(x, place(w), *moments))
 
     # ---- of two batches
     rows, numbers = place(np.stack([mean, 0 * mean, var, 0 * var])), place(np.full(gamma.size, 3.0))
@@ -83,23 +87,27 @@ def every_result(form, p, place=np.array):
     results["union"] = union
 
     # ---- with a residual and ReLU
-    residual = place(-p.dy)
+    residual, act = place(-p.dy), NAMED["relu"]
+    for kind, behind in (("relu", (None, act)), ("add", (residual, None)), ("add_relu", (residual, act))):
+        y = new(f"normalize_{kind} y", x)
+        form.normalize(x, mean, var, gamma, beta, EPSILON, y, *behind)
+        y = new(f"batch_norm_{kind} y", x)
+        form.batch_norm_into(x, gamma, beta, EPSILON, y, *features(f"batch_norm_{kind}", "mean", "var"), *behind)
+    for kind in ("relu", "add_relu"):
+        y, masked = place(results[f"normalize_{kind} y"]), kind == "add_relu"
 
-    def fill(kernel, *arguments, of_data, of_features=()):
-        """Call a kernel that fills all its results."""
-        names = [(name, x) for name in of_data] + [(name, gamma) for name in of_features]
-        getattr(form, kernel)(*arguments, *(new(f"{kernel} {name}", like) for name, like in names))
+        def behind(kernel, masked=masked, y=y):
+            return new(f"{kernel} dresidual", x) if masked else None, act, y
 
-    for kind, data in (("relu", (x,)), ("add", (x, residual)), ("add_relu", (x, residual))):
-        fill(f"normalize_{kind}", *data, mean, var, gamma, beta, EPSILON, of_data=("y",))
-        fill(f"batch_norm_{kind}_into", *data, gamma, beta, EPSILON, of_data=("y",), of_features=("mean", "var"))
-    for kind, of_data in (("relu", ()), ("add_relu", ("dresidual",))):
-        given = dy, place(results[f"normalize_{kind} y"]), x, mean, var
-        common = {"of_features": ("dgamma", "dbeta")}
-        fill(f"{kind}_gradient_sums_into", *given, EPSILON, of_data=of_data, **common)
-        for kernel in (f"{kind}_backward_into", f"frozen_{kind}_backward_into"):
-            fill(kernel, *given, gamma, EPSILON, of_data=("dx", *of_data), **common)
-    fill("remade_relu_backward_into", dy, x, mean, var, gamma, beta, EPSILON, of_data=("dx",), **common)
+        name = f"{kind}_gradient_sums"
+        dresidual = behind(name)
+        form.gradient_sums_into(dy, x, mean, var, EPSILON, *features(name), *dresidual)
+        for backward in ("batch_norm_backward_into", "frozen_backward_into"):
+            name = f"{kind}_{backward}"
+            dx, dresidual = new(f"{name} dx", x), behind(name)
+            getattr(form, backward)(dy, x, mean, var, gamma, EPSILON, dx, *features(name), *dresidual)
+    dx = new("remade dx", x)
+    form.batch_norm_backward_into(dy, x, mean, var, gamma, EPSILON, dx, *features("remade"), None, act, None, beta)
     return results
 
 

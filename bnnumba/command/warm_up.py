@@ -1,13 +1,23 @@
 """Which kernels there are to compile, for which types, and which of them the disk cache holds."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import numba
 from numba import types
 
+from bnnumba.activations import NAMED
 from bnnumba.kernels import serial, threaded
+from bnnumba.kernels.arguments import signature_of
 
 FORMS = {"serial": serial, "threaded": threaded}
+RELU = NAMED["relu"]
+RETURNING = (
+    "batch_norm",
+    "gradient_sums",
+    "batch_norm_backward",
+    "frozen_backward",
+)  # the functions call none of these
 
 
 class Job(NamedTuple):
@@ -32,50 +42,23 @@ def jobs() -> list[Job]:
     if numba.config.DISABLE_JIT:
         return []
     return [
-        Job(f"{form}.{name} of {dtype}", getattr(module, name), signature)
+        Job(f"{form}.{name} of {dtype}{_words(given)}", kernel, signature_of(kernel.py_func, dtype, given))
         for form, module in FORMS.items()
         for dtype in (types.float32, types.float64)
-        for name, signature in _signatures(dtype).items()
+        for name, kernel in module.FORM.items()
+        for given in _variants(kernel.py_func)
     ]
 
 
-def _signatures(dtype: Any) -> dict[str, tuple[Any, ...]]:
-    x, f, number, count = types.Array(dtype, 3, "C"), types.Array(types.float64, 1, "C"), types.float64, types.int64
-    moving, rows = types.Array(dtype, 1, "C"), types.Array(types.float64, 2, "C")
-    forward, backward = (x, f, f, number, x), (x, x, f, f, f, number, x)
-    fused_backward = (x, x, x, f, f, f, number, x)
-    update = (moving, moving, f, f, count, number, count)
-    return {
-        "moments": (x,),
-        "moments_into": (x, f, f),
-        "moments_and_rest_into": (x, f, f, f),
-        "weighted_moments_into": (x, types.Array(types.float64, 3, "C"), f, f),
-        "normalize": (x, f, f, f, f, number, x),
-        "batch_norm": forward,
-        "batch_norm_into": (*forward, f, f),
-        "gradient_sums": (x, x, f, f, number),
-        "gradient_sums_into": (x, x, f, f, number, f, f),
-        "input_gradient": (x, x, f, f, f, f, f, number, x),
-        "frozen_input_gradient": (x, f, f, number, x),
-        "batch_norm_backward": backward,
-        "batch_norm_backward_into": (*backward, f, f),
-        "frozen_backward": backward,
-        "frozen_backward_into": (*backward, f, f),
-        "normalize_relu": (x, f, f, f, f, number, x),
-        "normalize_add": (x, x, f, f, f, f, number, x),
-        "normalize_add_relu": (x, x, f, f, f, f, number, x),
-        "batch_norm_relu_into": (*forward, f, f),
-        "batch_norm_add_into": (x, *forward, f, f),
-        "batch_norm_add_relu_into": (x, *forward, f, f),
-        "relu_gradient_sums_into": (x, x, x, f, f, number, f, f),
-        "add_relu_gradient_sums_into": (x, x, x, f, f, number, x, f, f),
-        "relu_backward_into": (*fused_backward, f, f),
-        "remade_relu_backward_into": (x, x, f, f, f, f, number, x, f, f),
-        "add_relu_backward_into": (*fused_backward, x, f, f),
-        "frozen_relu_backward_into": (*fused_backward, f, f),
-        "frozen_add_relu_backward_into": (*fused_backward, x, f, f),
-        "subtract_weighted": (x, types.Array(types.float64, 3, "C"), x),
-        "pool_into": (f, rows, f, rows, rows),
-        "update_moving": update,
-        "update_moving_finite": update,
-    }
+def _variants(kernel: Any) -> list[dict[str, Any]]:
+    """What is optional, as the functions give it: nothing, a residual, a ReLU, or both."""
+    optional = {name for name, each in inspect.signature(kernel).parameters.items() if each.default is None}
+    if "activation" not in optional or kernel.__name__ in RETURNING:
+        return [{}] if kernel.__name__ != "activation_gradient" else [{"activation": RELU}]
+    if "residual" in optional:
+        return [{}, *({"residual": r, "activation": a} for r, a in ((..., None), (None, RELU), (..., RELU)))]
+    return [{}, *({"dresidual": each, "activation": RELU, "y": ...} for each in (None, ...))]
+
+
+def _words(given: dict[str, Any]) -> str:
+    return "".join(f", {name}" for name, value in given.items() if value is not None)

@@ -4,33 +4,23 @@
 has the same functions, gives the same bits, and uses Numba's threads. The signatures are stable:
 
     moments(x) -> (mean, var)
-    normalize(x, mean, var, gamma, beta, epsilon, y)
-    batch_norm(x, gamma, beta, epsilon, y) -> (mean, var)
-    gradient_sums(dy, x, mean, var, epsilon) -> (dgamma, dbeta)
+    normalize(x, mean, var, gamma, beta, epsilon, y, residual=None, activation=None)
+    batch_norm(x, gamma, beta, epsilon, y, residual=None, activation=None) -> (mean, var)
+    gradient_sums(dy, x, mean, var, epsilon, dresidual=None, activation=None, y=None) -> (dgamma, dbeta)
     input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
     frozen_input_gradient(dy, var, gamma, epsilon, dx)
-    batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
-    frozen_backward(dy, x, mean, var, gamma, epsilon, dx) -> (dgamma, dbeta)
+    batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx, dresidual=None, activation=None, y=None, beta=None)
+        -> (dgamma, dbeta)
+    frozen_backward(dy, x, mean, var, gamma, epsilon, dx, dresidual=None, activation=None, y=None) -> (dgamma, dbeta)
+    activation_gradient(dy, y, activation, dresidual)
     moments_into(x, mean, var)
     moments_and_rest_into(x, mean, var, rest)
     weighted_moments_into(x, weights, mean, var) -> count
-    batch_norm_into(x, gamma, beta, epsilon, y, mean, var)
-    gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
-    batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
-    frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
-    normalize_relu(x, mean, var, gamma, beta, epsilon, y)
-    normalize_add(x, residual, mean, var, gamma, beta, epsilon, y)
-    normalize_add_relu(x, residual, mean, var, gamma, beta, epsilon, y)
-    batch_norm_relu_into(x, gamma, beta, epsilon, y, mean, var)
-    batch_norm_add_into(x, residual, gamma, beta, epsilon, y, mean, var)
-    batch_norm_add_relu_into(x, residual, gamma, beta, epsilon, y, mean, var)
-    relu_gradient_sums_into(dy, y, x, mean, var, epsilon, dgamma, dbeta)
-    add_relu_gradient_sums_into(dy, y, x, mean, var, epsilon, dresidual, dgamma, dbeta)
-    relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
-    remade_relu_backward_into(dy, x, mean, var, gamma, beta, epsilon, dx, dgamma, dbeta)
-    add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
-    frozen_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
-    frozen_add_relu_backward_into(dy, y, x, mean, var, gamma, epsilon, dx, dresidual, dgamma, dbeta)
+    batch_norm_into(x, gamma, beta, epsilon, y, mean, var, residual=None, activation=None)
+    gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta, dresidual=None, activation=None, y=None)
+    batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta, dresidual=None, activation=None,
+                             y=None, beta=None)
+    frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta, dresidual=None, activation=None, y=None)
     subtract_weighted(dy, weights, change)
     pool_into(count_a, a, count_b, b, union)
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
@@ -40,8 +30,14 @@ x, dy, y, dx, residual and dresidual are (outer, feature, inner), C-contiguous, 
 precision, as the integers of the same bits: uint16 for float16, int16 for bfloat16 (change is then float32). A result
 may take an input's place: y that of x or of residual, dx that of dy or of x, dresidual none. Arrays of shape (feature,)
 are float64 and C-contiguous, but moving_mean and moving_var may be float32. epsilon and momentum are floats, count and
-ddof ints. Nothing is checked here: a wrong shape reads or writes outside an array. The equations are those of the
-functions of the same names; update_moving_finite leaves features whose mean or var is NaN or infinite.
+ddof ints. Arrays of another rank, dtype or layout are a TypeError when a call is compiled. Shapes are not checked, and
+a wrong one reads or writes outside an array, unless NUMBA_BOUNDSCHECK=1 is set before the import. The equations are
+those of the functions of the same names; update_moving_finite leaves features whose mean or var is NaN or infinite.
+
+activation is an instance of a class in `bnnumba.activations`, such as Relu() or LeakyRelu(0.2), or None. With one, the
+backward pass needs the forward's y. dresidual, the gradient of the residual, is then dy * act'(v), and takes dy's place
+in all equations; without an activation it is dy. batch_norm_backward with beta in place of y makes y again from x: no
+residual, and a read less.
 
 rest is what rounding took from the mean, which is mean + rest with twice the digits.
 
@@ -50,10 +46,6 @@ anything; count is the sum. subtract_weighted makes change = dy - weights*change
 
 a, b and union are (4, feature), float64 and C-contiguous: mean, what rounding took from it, var, and what it took from
 that, as `merge_moments` pools them; each feature has its own counts, float64.
-
-After a ReLU the backward pass needs the forward's y. dresidual, the gradient of the residual, is dy where y > 0 (or
-NaN), else 0, and takes dy's place in all equations; without a ReLU it is dy. remade_relu_backward_into makes y again
-from x, as batch_norm_relu_into made it but for half precision's rounding: no residual, and a read less.
 
 The kernels named `_into` fill arrays that the others make and return. Called from Python, they are the better choice:
 an interrupt (Ctrl-C) during a call stays what it is, where Numba, about to return arrays, makes a SystemError of it.

@@ -11,7 +11,10 @@ from numba import types
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model, type_callable
 from numba.np.numpy_support import as_dtype
 
+from bnnumba.kernels import _simd_numpy
 from bnnumba.kernels._half_llvm import BFLOAT16, FLOAT16, is_half, packed, unpacked
+
+__all__ = _simd_numpy.__all__
 
 LANES = 16
 LINE = 64  # bytes of a cache line

@@ -7,6 +7,38 @@ import numpy.typing as npt
 
 from bnnumba._types import Array, Vector
 
+__all__ = [
+    "CAN_STREAM",
+    "LANES",
+    "any_lane",
+    "at_most",
+    "binade",
+    "choose",
+    "double",
+    "element",
+    "equal",
+    "fence",
+    "first",
+    "fma",
+    "fold",
+    "is_double",
+    "join",
+    "less",
+    "line_start",
+    "load",
+    "load_double",
+    "narrow",
+    "new_values",
+    "prefetch",
+    "same_start",
+    "splat",
+    "sqrt",
+    "store",
+    "stream",
+    "to_stream",
+    "turn",
+]
+
 Mask = npt.NDArray[np.bool_]
 
 LANES = 16

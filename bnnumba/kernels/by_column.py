@@ -6,24 +6,23 @@ follow each other at 14, however far ahead one fetches (Zen 3). Walking down a f
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Arrays, Centre, Coefficients, Terms, Values
-from bnnumba.kernels.formulas import accumulate, add_1, add_4, get_sums, put_sums
+from bnnumba._types import Array, Centre, Coefficients
 from bnnumba.kernels.grid import Grid, Region, quarter
 from bnnumba.kernels.simd import LANES, is_double, load
-from bnnumba.kernels.stores import lead, put
+from bnnumba.kernels.stores import Sweep, lead, put, values
+from bnnumba.kernels.sums import accumulate, add_1, add_4, get_sums, put_sums
 
 PAGE = 4096  # bytes: addresses so far apart share a place in a core's first cache
 TILE = 2048  # columns: their sums stay in a core's own cache beside the data
 
 
 @loop
-def reduce(
-    terms: Terms, others: Arrays, x: Array, grid: Grid, region: Region, shift: Array, sums: Array, offset: int
-) -> None:
-    """Add the region's a and a*b to sums, whose column `offset` is the region's first."""
-    columns, length, rows = grid.columns, grid.fold * grid.inner, quarter(grid, region)
+def add_region(inputs: Any, grid: Grid, region: Region, centres: Array, sums: Array, place: int) -> None:
+    """Add the region's a and a*b to sums, whose column `place` is the region's first."""
+    x, columns, length, rows = inputs.x, grid.columns, grid.fold * grid.inner, quarter(grid, region)
     rest = region.row + 4 * rows * region.step
     start, width = region.first * length, (region.last - region.first) * length
     for tile in range(0, width, TILE):
@@ -32,30 +31,34 @@ def reduce(
         for r in range(rows):
             i, step = (region.row + r * region.step) * columns + start, rows * region.step * columns
             for c in range(tile, full, LANES):
-                _add_rows(terms, others, x, i + c, step, LANES, shift, start + c, sums, offset + c)
+                _add_rows(inputs, i + c, step, LANES, _centre(centres, start + c, LANES), sums, place + c)
             if full < end:
-                _add_rows(terms, others, x, i + full, step, end - full, shift, start + full, sums, offset + full)
+                n = end - full
+                _add_rows(inputs, i + full, step, n, _centre(centres, start + full, n), sums, place + full)
         for r in range(rest, region.row_end, region.step):
             i = r * columns + start
             for c in range(tile, min(end, x.size - i), LANES):  # the last row may be short
                 n = min(LANES, min(end, x.size - i) - c)
-                k, j = _centre(shift, start + c, n), offset + c
-                put_sums(sums, j, n, add_1(terms, others, x, i + c, n, k, get_sums(sums, j, n, x)), x)
+                centre, j = _centre(centres, start + c, n), place + c
+                put_sums(sums, j, n, add_1(inputs, i + c, n, centre, get_sums(sums, j, n, x)), x)
 
 
 @loop
-def _add_rows(
-    terms: Terms, others: Arrays, x: Array, i: int, step: int, n: int, shift: Array, c: int, sums: Array, j: int
-) -> None:
+def _add_rows(inputs: Any, i: int, step: int, n: int, centre: Centre, sums: Array, j: int) -> None:
     """Add n columns of 4 rows that are `step` apart."""
-    k = _centre(shift, c, n)
-    put_sums(sums, j, n, add_4(terms, others, x, i, step, 0, n, k, get_sums(sums, j, n, x)), x)
+    x = inputs.x
+    put_sums(sums, j, n, add_4(inputs, i, step, 0, n, centre, get_sums(sums, j, n, x)), x)
 
 
 @loop
-def _centre(shift: Array, c: int, n: int) -> Centre:
-    width = shift.shape[1]
-    return load(shift, c, n), load(shift, width + c, n), load(shift, 2 * width + c, n), load(shift, 3 * width + c, n)
+def _centre(centres: Array, c: int, n: int) -> Centre:
+    width = centres.shape[1]
+    return (
+        load(centres, c, n),
+        load(centres, width + c, n),
+        load(centres, 2 * width + c, n),
+        load(centres, 3 * width + c, n),
+    )
 
 
 @helper
@@ -77,37 +80,27 @@ def fold_sums(x: Array, grid: Grid, sums: Array, partial: Array) -> None:
 
 
 @loop
-def sweep(
-    values: Values,
-    others: Arrays,
-    x: Array,
-    grid: Grid,
-    i: int,
-    end: int,
-    coefficients: Array,
-    past_cache: bool,
-    out: Array,
-) -> None:
+def fill(sweep: Sweep, grid: Grid, i: int, end: int) -> None:
     """Fill out[i : end] with the values of its inputs; of what four quarters have, four vectors at once."""
-    columns = grid.columns
-    n = lead(out, i, end, past_cache)
+    columns, out = grid.columns, sweep.out
+    n = lead(sweep, i, end)
     if n:
-        put(out, i, n, False, values(others, x, i, n, 0, _of_columns(coefficients, i % columns, n)))
+        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.coefficients, i % columns, n)))
         i += n
-    apart = _quarter(columns, end - i, out.itemsize)
+    apart = _quarter_size(columns, end - i, out.itemsize)
     if apart > 0:
-        _fill_vectors(_fill_4, values, others, x, columns, i, i + apart, apart, coefficients, past_cache, out)
+        _fill_vectors(_fill_4, sweep, columns, i, i + apart, apart)
         i += 4 * apart
-    _fill_vectors(_fill_1, values, others, x, columns, i, end, 0, coefficients, past_cache, out)
+    _fill_vectors(_fill_1, sweep, columns, i, end, 0)
     n = (end - i) % LANES
     if n:
         i = end - n
-        put(out, i, n, False, values(others, x, i, n, 0, _of_columns(coefficients, i % columns, n)))
+        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.coefficients, i % columns, n)))
 
 
 @helper
-def _quarter(columns: int, size: int, itemsize: int) -> int:
-    """So many elements are a quarter of this size, or somewhat less; 0 where it is small, or quarters would be slow.
+def _quarter_size(columns: int, size: int, itemsize: int) -> int:
+    """Return the elements of a quarter of this size, or somewhat less; 0 where it is small, or quarters would be slow.
 
     They are whole rows, so that one load of coefficients serves four vectors, and whole lines in any dtype: an odd
     number of those, as in `grid`. By quarters a sweep takes 0.6 to 1.0 of the time; of rows of whole PAGEs, up to 4.
@@ -115,67 +108,35 @@ def _quarter(columns: int, size: int, itemsize: int) -> int:
     if size < 4 * columns:
         return 0
     least = 2 * LANES // min(2 * LANES, columns & -columns) * columns  # whole rows that are whole lines
-    quarter = max(0, ((size // (4 * least) - 1) | 1) * least)
-    return 0 if quarter * itemsize % PAGE == 0 else quarter
+    size = max(0, ((size // (4 * least) - 1) | 1) * least)
+    return 0 if size * itemsize % PAGE == 0 else size
 
 
 @loop
-def _fill_vectors(
-    fill: Callable[..., None],
-    values: Values,
-    others: Arrays,
-    x: Array,
-    columns: int,
-    i: int,
-    end: int,
-    apart: int,
-    coefficients: Array,
-    past_cache: bool,
-    out: Array,
-) -> None:
+def _fill_vectors(fill_at: Callable[..., None], sweep: Sweep, columns: int, i: int, end: int, apart: int) -> None:
     """Fill the whole vectors of i..end."""
     c = i % columns
     while i + LANES <= end:
         if c >= columns:  # the coefficients after a row's last are those of its first again
             c -= columns
-        fill(values, others, x, i, LANES, apart, _of_columns(coefficients, c, LANES), past_cache, out)
+        fill_at(sweep, i, apart, _of_columns(sweep.coefficients, c, LANES))
         i, c = i + LANES, c + LANES
 
 
 @loop
-def _fill_1(
-    values: Values,
-    others: Arrays,
-    x: Array,
-    i: int,
-    n: int,
-    apart: int,  # noqa: ARG001  # as of `_fill_4`
-    own: Coefficients,
-    past_cache: bool,
-    out: Array,
-) -> None:
-    put(out, i, n, past_cache, values(others, x, i, n, 0, own))
+def _fill_1(sweep: Sweep, i: int, apart: int, own: Coefficients) -> None:  # noqa: ARG001  # as of `_fill_4`
+    put(sweep, i, LANES, values(sweep.inputs, i, LANES, 0, own))
 
 
 @loop
-def _fill_4(
-    values: Values,
-    others: Arrays,
-    x: Array,
-    i: int,
-    n: int,
-    apart: int,
-    own: Coefficients,
-    past_cache: bool,
-    out: Array,
-) -> None:
-    j, k, m = i + apart, i + 2 * apart, i + 3 * apart
-    a, b = values(others, x, i, n, 0, own), values(others, x, j, n, 0, own)
-    c, d = values(others, x, k, n, 0, own), values(others, x, m, n, 0, own)
-    put(out, i, n, past_cache, a)
-    put(out, j, n, past_cache, b)
-    put(out, k, n, past_cache, c)
-    put(out, m, n, past_cache, d)
+def _fill_4(sweep: Sweep, i: int, apart: int, own: Coefficients) -> None:
+    inputs, j, k, m = sweep.inputs, i + apart, i + 2 * apart, i + 3 * apart
+    a, b = values(inputs, i, LANES, 0, own), values(inputs, j, LANES, 0, own)
+    c, d = values(inputs, k, LANES, 0, own), values(inputs, m, LANES, 0, own)
+    put(sweep, i, LANES, a)
+    put(sweep, j, LANES, b)
+    put(sweep, k, LANES, c)
+    put(sweep, m, LANES, d)
 
 
 @loop

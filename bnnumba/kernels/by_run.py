@@ -1,55 +1,47 @@
 """Loops over data whose features own runs of at least a vector (see `grid`)."""
 
+from typing import Any
+
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Arrays, Coefficients, Terms, Values
-from bnnumba.kernels.formulas import add_1, add_4, fold_sum, get_sums, put_sums
+from bnnumba._types import Array, Coefficients
 from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.simd import LANES, is_double, join, splat
-from bnnumba.kernels.stores import lead, put
+from bnnumba.kernels.stores import Sweep, lead, put, values
+from bnnumba.kernels.sums import add_1, add_4, fold_sum, get_sums, put_sums
 
 AHEAD = 1024  # elements
 
 
 @helper
 def read_ahead(grid: Grid, region: Region) -> int:
-    """How far ahead of an element to fetch: in the region's next row, where its rows are short."""
+    """Return how far ahead of an element to fetch: in the region's next row, where its rows are short."""
     row = (region.last - region.first) * (region.column_end - region.column)
     return AHEAD if row > 2 * AHEAD else grid.feature * grid.inner
 
 
 @loop
-def reduce(
-    terms: Terms,
-    others: Arrays,
-    x: Array,
-    grid: Grid,
-    region: Region,
-    ahead: int,
-    shift: Array,
-    sums: Array,
-    offset: int,
-) -> None:
+def add_region(inputs: Any, grid: Grid, region: Region, ahead: int, centres: Array, sums: Array, place: int) -> None:
     """Add the region's a and a*b to sums, and meanwhile fetch what is `ahead`.
 
-    sums has LANES columns for each feature, from `offset` on for the first.
+    sums has LANES columns for each feature, from `place` on for the first.
     """
-    length = region.column_end - region.column
+    x, length = inputs.x, region.column_end - region.column
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
-            j = offset + (f - region.first) * LANES
-            k = splat(shift[0, f]), splat(shift[1, f]), splat(shift[2, f]), splat(shift[3, f])
-            total = get_sums(sums, j, LANES, x)
+            j = place + (f - region.first) * LANES
+            centre = splat(centres[0, f]), splat(centres[1, f]), splat(centres[2, f]), splat(centres[3, f])
+            totals = get_sums(sums, j, LANES, x)
             i = (o * grid.feature + f) * grid.inner + region.column
             end = i + length
             while i + 4 * LANES <= end:
-                total = add_4(terms, others, x, i, LANES, ahead, LANES, k, total)
+                totals = add_4(inputs, i, LANES, ahead, LANES, centre, totals)
                 i += 4 * LANES
             while i + LANES <= end:
-                total = add_1(terms, others, x, i, LANES, k, total)
+                totals = add_1(inputs, i, LANES, centre, totals)
                 i += LANES
             if i < end:
-                total = add_1(terms, others, x, i, end - i, k, total)
-            put_sums(sums, j, LANES, total, x)
+                totals = add_1(inputs, i, end - i, centre, totals)
+            put_sums(sums, j, LANES, totals, x)
 
 
 @helper
@@ -64,37 +56,27 @@ def fold_sums(x: Array, region: Region, sums: Array, partial: Array) -> None:
 
 
 @loop
-def sweep(
-    values: Values,
-    others: Arrays,
-    x: Array,
-    grid: Grid,
-    i: int,
-    end: int,
-    ahead: int,
-    coefficients: Array,
-    past_cache: bool,
-    out: Array,
-) -> None:
+def fill(sweep: Sweep, grid: Grid, i: int, end: int, ahead: int) -> None:
     """Fill out[i : end] with the values of its inputs, and meanwhile fetch those that are `ahead`.
 
     A vector may hold one run's end and the next one's start, so that lines are stored whole.
     """
+    inputs = sweep.inputs
     f, stop = (i // grid.inner) % grid.feature, (i // grid.inner + 1) * grid.inner
-    own = _of_feature(coefficients, f)
-    n = lead(out, i, end, past_cache) or min(LANES, end - i)
+    own = _of_feature(sweep.coefficients, f)
+    n = lead(sweep, i, end) or min(LANES, end - i)
     while i < end:
-        result = values(others, x, i, n, ahead, own)
+        result = values(inputs, i, n, ahead, own)
         if i + n > stop:
             f = f + 1 if f + 1 < grid.feature else 0
-            own = _of_feature(coefficients, f)
-            result = join(result, values(others, x, i, n, ahead, own), stop - i)
+            own = _of_feature(sweep.coefficients, f)
+            result = join(result, values(inputs, i, n, ahead, own), stop - i)
             stop += grid.inner
-        put(out, i, n, past_cache and n == LANES, result)
+        put(sweep, i, n, result)
         i += n
         whole = min(stop, end)
         while i + LANES <= whole:
-            put(out, i, LANES, past_cache, values(others, x, i, LANES, ahead, own))
+            put(sweep, i, LANES, values(inputs, i, LANES, ahead, own))
             i += LANES
         n = min(LANES, end - i)
 

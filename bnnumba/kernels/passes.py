@@ -1,169 +1,132 @@
-"""The kernels without activation and residual, written once; `serial` and `threaded` are their compiled forms.
+"""The kernels, written once; `serial` and `threaded` are their compiled forms (see `_jit.compile_form`).
 
-Their arguments are described in the package's docstring.
+The package's docstring tells what they share, `arguments` what each kind of argument is.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnnumba._jit import signed
-from bnnumba._types import Array
-from bnnumba.kernels.formulas import gradient_terms, moved, normalized
-from bnnumba.kernels.formulas import input_gradient as input_gradient_values
-from bnnumba.kernels.grid import make_weighted_grid
-from bnnumba.kernels.parts import adding, adding_and_filling, adding_by, filling
+from bnnumba._jit import either, helper, signed
+from bnnumba.kernels.coefficients import Gradients, Statistics, put_backward, put_forward, put_frozen
+from bnnumba.kernels.formulas import Backward, Batch, Forward, Frozen, Residual
+from bnnumba.kernels.grid import make_grid, make_weighted_grid
+from bnnumba.kernels.groups import differentiate_groups, normalize_groups
+from bnnumba.kernels.plan import make_plan
 from bnnumba.kernels.pooling import fill_pooled
+from bnnumba.kernels.shares import Sums, fill_share, sum_share
 from bnnumba.kernels.statistics import (
-    new_features,
+    Results,
+    centre,
+    coefficients_to_columns,
+    finish_gradients,
+    new_centres,
+    new_coefficients,
     new_partial,
-    new_shift,
-    sample_weighted_positions,
-)
-from bnnumba.kernels.steps import (
-    adding_up,
-    differentiating_groups,
-    fill_backward,
-    fill_batch_norm,
-    fill_frozen,
-    fill_gradient_sums,
-    fill_in_one_sweep,
-    fill_input_gradient,
-    fill_moments,
-    fill_normalized,
-    new_frozen_coefficients,
-    normalizing_groups,
+    new_pivots,
+    samples,
     sum_moments,
+    weighted_samples,
 )
+from bnnumba.kernels.stores import Sweep, goes_past_cache
 from bnnumba.kernels.threads import each_thread, thread_count
-from bnnumba.kernels.weighted import reduce as reduce_weighted
-from bnnumba.kernels.weighted import subtract_share, sum_weights
+from bnnumba.kernels.weighted import WeightedBatch, subtract_share, sum_weights
 
-scale, differentiate, add_gradients = filling(normalized), filling(input_gradient_values), adding(gradient_terms)
-add_weighted = adding_by(reduce_weighted, make_weighted_grid)
-add_gradients_and_scale = adding_and_filling(gradient_terms, normalized)
-normalize_groups = normalizing_groups(normalized)
-differentiate_groups = differentiating_groups(adding_up(add_gradients), input_gradient_values)
+if TYPE_CHECKING:
+    from bnnumba._types import (
+        Act,
+        Change,
+        Data,
+        FeatureResult,
+        Features,
+        Moving,
+        Result,
+        Rows,
+        RowsResult,
+        Weights,
+    )
+    from bnnumba.kernels.grid import Grid
+
+__all__ = [
+    "activation_gradient",
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_backward_into",
+    "batch_norm_into",
+    "frozen_backward",
+    "frozen_backward_into",
+    "frozen_input_gradient",
+    "gradient_sums",
+    "gradient_sums_into",
+    "input_gradient",
+    "moments",
+    "moments_and_rest_into",
+    "moments_into",
+    "normalize",
+    "pool_into",
+    "subtract_weighted",
+    "update_moving",
+    "update_moving_finite",
+    "weighted_moments_into",
+]
+
+# ---- moments
 
 
-# ---- the kernels
+def moments(x: Data) -> tuple[Features, Features]:
+    """Return mean and var, as `moments_into` fills them."""
+    mean, var = _new_features(x)
+    moments_into(x, mean, var)
+    return mean, var
 
 
-def moments_into(x: Array, mean: Array, var: Array) -> None:
+def moments_into(x: Data, mean: FeatureResult, var: FeatureResult) -> None:
     """Fill the mean and the population variance of every feature; with zeros where there is nothing to reduce."""
-    fill_moments(each_thread, thread_count(), x, mean, var, np.empty(mean.size))
+    _fill_moments(x, Results(mean, var, np.empty(mean.size)))
 
 
-def moments_and_rest_into(x: Array, mean: Array, var: Array, rest: Array) -> None:
+def moments_and_rest_into(x: Data, mean: FeatureResult, var: FeatureResult, rest: FeatureResult) -> None:
     """Fill mean and var, and what rounding took from the mean: the mean is mean + rest, with twice the digits."""
-    fill_moments(each_thread, thread_count(), x, mean, var, rest)
+    _fill_moments(x, Results(mean, var, rest))
 
 
-def weighted_moments_into(x: Array, weights: Array, mean: Array, var: Array) -> float:
+def weighted_moments_into(x: Data, weights: Weights, mean: FeatureResult, var: FeatureResult) -> float:
     """Fill mean = sum(w*x)/count and var = sum(w*(x - mean)**2)/count, and return count = sum(w).
 
     Where w is 0, x may be anything. With a count of 0, mean and var are 0.
     """
-    reduced = sum_weights(weights)
-    if x.size == 0 or reduced == 0.0:
+    total = sum_weights(weights)
+    if x.size == 0 or total == 0.0:
         mean[:], var[:] = 0.0, 0.0
-        return reduced
-    first, last, grid = signed(0), x.shape[1], make_weighted_grid(x.shape)
-    each, threads, others = each_thread, thread_count(), (weights,)
-    rest = np.empty(mean.size)
-    positions, shift, partial = sample_weighted_positions(x, weights), new_shift(grid), new_partial(grid, x)
-    sum_moments(
-        each, threads, add_weighted, others, x, reduced, positions, grid, first, last, shift, partial, mean, var, rest
-    )
-    return reduced
+        return total
+    grid = make_weighted_grid(x.shape)
+    sums = Sums(WeightedBatch(x, weights), grid, new_pivots(grid), new_partial(grid, x))
+    taken, results = weighted_samples(x, weights, total), Results(mean, var, np.empty(mean.size))
+    sum_moments(each_thread, thread_count(), sums, taken, signed(0), x.shape[1], results)
+    return total
 
 
-def normalize(x: Array, mean: Array, var: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> None:
-    """Fill y = gamma*(x - mean)*rstd + beta, with rstd = 1/sqrt(var + epsilon), or 0 where that is 1/0."""
-    fill_normalized(each_thread, thread_count(), scale, (), x, mean, var, gamma, beta, epsilon, y)
-
-
-def batch_norm_into(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array, mean: Array, var: Array) -> None:
-    """Fill mean and var of x, and `normalize` by them: the training forward."""
-    fill_batch_norm(each_thread, thread_count(), normalize_groups, scale, (), x, gamma, beta, epsilon, y, mean, var)
-
-
-def gradient_sums_into(
-    dy: Array, x: Array, mean: Array, var: Array, epsilon: float, dgamma: Array, dbeta: Array
-) -> None:
-    """Fill dgamma = sum(dy * x_hat) and dbeta = sum(dy)."""
-    fill_gradient_sums(each_thread, thread_count(), add_gradients, (dy,), x, mean, var, (), epsilon, dgamma, dbeta)
-
-
-def input_gradient(
-    dy: Array, x: Array, mean: Array, var: Array, gamma: Array, dgamma: Array, dbeta: Array, epsilon: float, dx: Array
-) -> None:
-    """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count)."""
-    each, threads = each_thread, thread_count()
-    fill_input_gradient(each, threads, differentiate, (dy,), x, mean, var, gamma, (), dgamma, dbeta, epsilon, dx)
-
-
-def frozen_input_gradient(dy: Array, var: Array, gamma: Array, epsilon: float, dx: Array) -> None:
-    """Fill dx = gamma*rstd*dy, the gradient of `normalize`."""
-    fill_frozen(each_thread, thread_count(), scale, dy, var, gamma, epsilon, dx)
-
-
-def batch_norm_backward_into(
-    dy: Array,
-    x: Array,
-    mean: Array,
-    var: Array,
-    gamma: Array,
-    epsilon: float,
-    dx: Array,
-    dgamma: Array,
-    dbeta: Array,
-) -> None:
-    """Fill the gradient sums, and the `input_gradient` from them: the training backward."""
-    each, threads, groups = each_thread, thread_count(), differentiate_groups
-    add, fill = add_gradients, differentiate
-    fill_backward(each, threads, groups, add, fill, (dy,), x, mean, var, gamma, (), epsilon, dx, dgamma, dbeta)
-
-
-def frozen_backward_into(
-    dy: Array,
-    x: Array,
-    mean: Array,
-    var: Array,
-    gamma: Array,
-    epsilon: float,
-    dx: Array,
-    dgamma: Array,
-    dbeta: Array,
-) -> None:
-    """Fill the gradient sums and the `frozen_input_gradient` in one sweep."""
-    each, threads, coefficients = each_thread, thread_count(), new_frozen_coefficients(var, gamma, epsilon, x)
-    work = add_gradients_and_scale
-    fill_in_one_sweep(each, threads, work, (dy,), x, mean, var, epsilon, coefficients, dx, dgamma, dbeta)
-
-
-def subtract_weighted(dy: Array, weights: Array, change: Array) -> None:
-    """Make change = dy - w*change, in place; where w is 0, change may be anything."""
-    each_thread(subtract_share, thread_count(), (dy, weights, change))
-
-
-def pool_into(count_a: Array, a: Array, count_b: Array, b: Array, union: Array) -> None:
+def pool_into(count_a: Features, a: Rows, count_b: Features, b: Rows, union: RowsResult) -> None:
     """Fill the rows of union with the moments of two batches together; where one count is 0, with the other's."""
     fill_pooled(count_a, a, count_b, b, union)
 
 
 def update_moving(
-    moving_mean: Array, moving_var: Array, mean: Array, var: Array, count: int, momentum: float, ddof: int
+    moving_mean: Moving, moving_var: Moving, mean: Features, var: Features, count: int, momentum: float, ddof: int
 ) -> None:
     """Move moving = momentum*moving + (1 - momentum)*batch, in place; the variance times count/max(count - ddof, 1)."""
     if count == 0:
         return
     correction = count / max(count - ddof, 1)
     for f in range(mean.size):
-        moving_mean[f] = moved(moving_mean[f], mean[f], momentum)
-        moving_var[f] = moved(moving_var[f], var[f] * correction, momentum)
+        moving_mean[f] = _moving_average(moving_mean[f], mean[f], momentum)
+        moving_var[f] = _moving_average(moving_var[f], var[f] * correction, momentum)
 
 
 def update_moving_finite(
-    moving_mean: Array, moving_var: Array, mean: Array, var: Array, count: int, momentum: float, ddof: int
+    moving_mean: Moving, moving_var: Moving, mean: Features, var: Features, count: int, momentum: float, ddof: int
 ) -> None:
     """Do as `update_moving`, but leave the features whose batch mean or variance is NaN or infinite."""
     if count == 0:
@@ -171,65 +134,340 @@ def update_moving_finite(
     correction = count / max(count - ddof, 1)
     for f in range(mean.size):
         if np.isfinite(mean[f]) and np.isfinite(var[f]):
-            moving_mean[f] = moved(moving_mean[f], mean[f], momentum)
-            moving_var[f] = moved(moving_var[f], var[f] * correction, momentum)
+            moving_mean[f] = _moving_average(moving_mean[f], mean[f], momentum)
+            moving_var[f] = _moving_average(moving_var[f], var[f] * correction, momentum)
 
 
-# ---- the same, with new arrays for what belongs to features
+# ---- forward
 
 
-def moments(x: Array) -> tuple[Array, Array]:
-    mean, var = new_features(x)
-    moments_into(x, mean, var)
+def normalize(
+    x: Data,
+    mean: Features,
+    var: Features,
+    gamma: Features,
+    beta: Features,
+    epsilon: float,
+    y: Result,
+    residual: Data | None = None,
+    activation: Act | None = None,
+) -> None:
+    """Fill y = act(gamma*(x - mean)*rstd + beta + residual), with rstd = 1/sqrt(var + epsilon), or 0 where that is 1/0.
+
+    y may be x or residual.
+    """
+    _fill_forward(Forward(x, residual, activation), Statistics(mean, var, gamma, beta, epsilon), y)
+
+
+def batch_norm(
+    x: Data,
+    gamma: Features,
+    beta: Features,
+    epsilon: float,
+    y: Result,
+    residual: Data | None = None,
+    activation: Act | None = None,
+) -> tuple[Features, Features]:
+    """Fill y as `batch_norm_into` does, and return mean and var."""
+    mean, var = _new_features(x)
+    batch_norm_into(x, gamma, beta, epsilon, y, mean, var, residual, activation)
     return mean, var
 
 
-def batch_norm(x: Array, gamma: Array, beta: Array, epsilon: float, y: Array) -> tuple[Array, Array]:
-    mean, var = new_features(x)
-    batch_norm_into(x, gamma, beta, epsilon, y, mean, var)
-    return mean, var
+def batch_norm_into(
+    x: Data,
+    gamma: Features,
+    beta: Features,
+    epsilon: float,
+    y: Result,
+    mean: FeatureResult,
+    var: FeatureResult,
+    residual: Data | None = None,
+    activation: Act | None = None,
+) -> None:
+    """Fill mean and var of x, and `normalize` by them: the training forward."""
+    inputs, statistics = Forward(x, residual, activation), Statistics(mean, var, gamma, beta, epsilon)
+    grid, threads, results = make_grid(x.shape), thread_count(), Results(mean, var, np.empty(mean.size))
+    if x.size == 0 or not make_plan(grid, x.itemsize, threads).by_groups:
+        _fill_moments(x, results)
+        _fill_forward(inputs, statistics, y)
+        return
+    sums = Sums(Batch(x), grid, new_pivots(grid), new_partial(grid, x))
+    sweep = Sweep(inputs, new_coefficients(grid, x), goes_past_cache(y, x, residual), y)
+    each_thread(normalize_groups, threads, (sums, sweep, statistics, results))
 
 
-def gradient_sums(dy: Array, x: Array, mean: Array, var: Array, epsilon: float) -> tuple[Array, Array]:
-    dgamma, dbeta = new_features(x)
-    gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta)
+# ---- backward: dresidual is dy behind the activation, told by y
+
+
+def gradient_sums(
+    dy: Data,
+    x: Data,
+    mean: Features,
+    var: Features,
+    epsilon: float,
+    dresidual: Result | None = None,
+    activation: Act | None = None,
+    y: Data | None = None,
+) -> tuple[Features, Features]:
+    """Return dgamma and dbeta, as `gradient_sums_into` fills them."""
+    dgamma, dbeta = _new_features(x)
+    gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta, dresidual, activation, y)
     return dgamma, dbeta
+
+
+def gradient_sums_into(
+    dy: Data,
+    x: Data,
+    mean: Features,
+    var: Features,
+    epsilon: float,
+    dgamma: FeatureResult,
+    dbeta: FeatureResult,
+    dresidual: Result | None = None,
+    activation: Act | None = None,
+    y: Data | None = None,
+) -> None:
+    """Fill dgamma = sum(dresidual * x_hat) and dbeta = sum(dresidual); and dresidual, where it is given."""
+    inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, None, None, epsilon)
+    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _residual_sweep(dresidual, inputs, False))
+
+
+def input_gradient(
+    dy: Data,
+    x: Data,
+    mean: Features,
+    var: Features,
+    gamma: Features,
+    dgamma: Features,
+    dbeta: Features,
+    epsilon: float,
+    dx: Result,
+) -> None:
+    """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count). dx may be dy or x."""
+    inputs, statistics = Backward(x, dy, None, None), Statistics(mean, var, gamma, None, epsilon)
+    _fill_dx(inputs, statistics, Gradients(dgamma, dbeta), dx)
+
+
+def frozen_input_gradient(dy: Data, var: Features, gamma: Features, epsilon: float, dx: Result) -> None:
+    """Fill dx = gamma*rstd*dy, the gradient of `normalize`. dx may be dy."""
+    inputs, grid = Frozen(dy, None, None), make_grid(dy.shape)
+    coefficients = _frozen_coefficients(grid, dy, var, gamma, epsilon)
+    each_thread(fill_share, thread_count(), (Sweep(inputs, coefficients, goes_past_cache(dx, dy), dx), grid))
 
 
 def batch_norm_backward(
-    dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
-) -> tuple[Array, Array]:
-    dgamma, dbeta = new_features(x)
-    batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    dy: Data,
+    x: Data,
+    mean: Features,
+    var: Features,
+    gamma: Features,
+    epsilon: float,
+    dx: Result,
+    dresidual: Result | None = None,
+    activation: Act | None = None,
+    y: Data | None = None,
+    beta: Features | None = None,
+) -> tuple[Features, Features]:
+    """Fill dx, and dresidual, as `batch_norm_backward_into` does; return dgamma and dbeta."""
+    dgamma, dbeta = _new_features(x)
+    batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta, dresidual, activation, y, beta)
     return dgamma, dbeta
+
+
+def batch_norm_backward_into(
+    dy: Data,
+    x: Data,
+    mean: Features,
+    var: Features,
+    gamma: Features,
+    epsilon: float,
+    dx: Result,
+    dgamma: FeatureResult,
+    dbeta: FeatureResult,
+    dresidual: Result | None = None,
+    activation: Act | None = None,
+    y: Data | None = None,
+    beta: Features | None = None,
+) -> None:
+    """Fill the gradient sums, and the `input_gradient` of dresidual from them: the training backward.
+
+    With beta in place of y, y is made again from x: a read less, for a forward without a residual. It has the bits of
+    the forward's, but half precision's is not rounded.
+    """
+    inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, gamma, beta, epsilon)
+    behind, gradients = _with_dresidual(dresidual, inputs), Gradients(dgamma, dbeta)
+    grid, threads = make_grid(x.shape), thread_count()
+    if x.size and make_plan(grid, x.itemsize, threads).by_groups:
+        sums = Sums(inputs, grid, new_centres(grid, x), new_partial(grid, x))
+        sweep = Sweep(behind, new_coefficients(grid, x), goes_past_cache(dx, x, dy, y), dx)
+        residual = _residual_sweep(dresidual, inputs, True)
+        each_thread(differentiate_groups, threads, (sums, sweep, statistics, gradients, residual))
+        return
+    _fill_gradients(inputs, statistics, gradients, _residual_sweep(dresidual, inputs, False))
+    _fill_dx(behind, statistics, gradients, dx)
 
 
 def frozen_backward(
-    dy: Array, x: Array, mean: Array, var: Array, gamma: Array, epsilon: float, dx: Array
-) -> tuple[Array, Array]:
-    dgamma, dbeta = new_features(x)
-    frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta)
+    dy: Data,
+    x: Data,
+    mean: Features,
+    var: Features,
+    gamma: Features,
+    epsilon: float,
+    dx: Result,
+    dresidual: Result | None = None,
+    activation: Act | None = None,
+    y: Data | None = None,
+) -> tuple[Features, Features]:
+    """Fill dx, and dresidual, as `frozen_backward_into` does; return dgamma and dbeta."""
+    dgamma, dbeta = _new_features(x)
+    frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta, dresidual, activation, y)
     return dgamma, dbeta
 
 
-KERNELS = (
-    "moments_into",
-    "moments_and_rest_into",
-    "weighted_moments_into",
-    "normalize",
-    "batch_norm_into",
-    "gradient_sums_into",
-    "input_gradient",
-    "frozen_input_gradient",
-    "batch_norm_backward_into",
-    "frozen_backward_into",
-    "subtract_weighted",
-    "pool_into",
-    "update_moving",
-    "update_moving_finite",
-    "moments",
-    "batch_norm",
-    "gradient_sums",
-    "batch_norm_backward",
-    "frozen_backward",
-)
+def frozen_backward_into(
+    dy: Data,
+    x: Data,
+    mean: Features,
+    var: Features,
+    gamma: Features,
+    epsilon: float,
+    dx: Result,
+    dgamma: FeatureResult,
+    dbeta: FeatureResult,
+    dresidual: Result | None = None,
+    activation: Act | None = None,
+    y: Data | None = None,
+) -> None:
+    """Fill the gradient sums, and the `frozen_input_gradient` of dresidual; in one sweep without dresidual."""
+    inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, gamma, None, epsilon)
+    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _frozen_sweep(dresidual, inputs, statistics, dx))
+    if dresidual is not None:
+        frozen_input_gradient(dresidual, var, gamma, epsilon, dx)
+
+
+def activation_gradient(dy: Data, y: Data, activation: Act, dresidual: Result) -> None:
+    """Fill dresidual = dy * act'(v), told by y = act(v). dresidual may be dy or y."""
+    grid, past_cache = make_grid(dy.shape), goes_past_cache(dresidual, dy, y)
+    sweep = Sweep(Residual(dy, y, activation), new_coefficients(grid, dy), past_cache, dresidual)
+    each_thread(fill_share, thread_count(), (sweep, grid))
+
+
+def subtract_weighted(dy: Data, weights: Weights, change: Change) -> None:
+    """Make change = dy - w*change, in place; where w is 0, change may be anything."""
+    each_thread(subtract_share, thread_count(), (dy, weights, change))
+
+
+# ---- parts that each form has for itself
+
+
+def _fill_moments(x: Data, results: Results) -> None:
+    if x.size == 0:
+        mean, var, rest = results
+        mean[:], var[:], rest[:] = 0.0, 0.0, 0.0
+        return
+    grid = make_grid(x.shape)
+    sums = Sums(Batch(x), grid, new_pivots(grid), new_partial(grid, x))
+    sum_moments(each_thread, thread_count(), sums, samples(x), signed(0), x.shape[1], results)
+
+
+def _fill_forward(inputs: Forward, statistics: Statistics, y: Data) -> None:
+    x = inputs.x
+    if x.size == 0:
+        return
+    grid = make_grid(x.shape)
+    coefficients = new_coefficients(grid, x)
+    put_forward(statistics, signed(0), x.shape[1], coefficients)
+    coefficients_to_columns(coefficients, grid, signed(0), x.shape[1])
+    sweep = Sweep(inputs, coefficients, goes_past_cache(y, x, inputs.residual), y)
+    each_thread(fill_share, thread_count(), (sweep, grid))
+
+
+def _fill_gradients(inputs: Backward, statistics: Statistics, gradients: Gradients, sweep: Sweep | None) -> None:
+    """Fill the sums; and in the same sweep over the data what `sweep` says."""
+    x = inputs.x
+    if x.size == 0:
+        dgamma, dbeta = gradients
+        dgamma[:], dbeta[:] = 0.0, 0.0
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    sums = Sums(inputs, grid, new_centres(grid, x), new_partial(grid, x))
+    centre(statistics, grid, first, last, sums.centres)
+    each_thread(sum_share, thread_count(), (sums, first, last, sweep))
+    finish_gradients(sums, statistics, first, last, gradients)
+
+
+def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx: Data) -> None:
+    x = inputs.x
+    if x.size == 0:
+        return
+    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
+    coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
+    put_backward(statistics, gradients, count, first, last, coefficients)
+    coefficients_to_columns(coefficients, grid, first, last)
+    sweep = Sweep(inputs, coefficients, goes_past_cache(dx, x, inputs.dy, inputs.y), dx)
+    each_thread(fill_share, thread_count(), (sweep, grid))
+
+
+@helper
+def _new_features(x: Data) -> tuple[Features, Features]:
+    return np.empty(x.shape[1]), np.empty(x.shape[1])
+
+
+@helper
+def _moving_average(moving: float, batch: float, momentum: float) -> float:
+    return momentum * moving + (1.0 - momentum) * batch
+
+
+@helper
+def _frozen_coefficients(grid: Grid, x: Data, var: Features, gamma: Features, epsilon: float) -> Any:
+    coefficients = new_coefficients(grid, x)
+    if x.size:  # otherwise there may be features without a column
+        put_frozen(var, gamma, epsilon, signed(0), x.shape[1], coefficients)
+        coefficients_to_columns(coefficients, grid, signed(0), x.shape[1])
+    return coefficients
+
+
+@helper
+def _no_sweep(absent: None, inputs: Backward, in_cache: bool) -> None:
+    return None
+
+
+@helper
+def _to_dresidual(dresidual: Data, inputs: Backward, in_cache: bool) -> Sweep:
+    x, dy, y, activation = inputs
+    past_cache = not in_cache and goes_past_cache(dresidual, x, dy, y)
+    return Sweep(Residual(dy, y, activation), new_coefficients(make_grid(x.shape), x), past_cache, dresidual)
+
+
+@helper
+def _to_frozen_dx(absent: None, inputs: Backward, statistics: Statistics, dx: Data) -> Sweep:
+    x, dy, y, activation = inputs
+    coefficients = _frozen_coefficients(make_grid(x.shape), x, statistics.var, statistics.gamma, statistics.epsilon)
+    return Sweep(Frozen(dy, y, activation), coefficients, goes_past_cache(dx, x, dy, y), dx)
+
+
+@helper
+def _to_dresidual_first(dresidual: Data, inputs: Backward, statistics: Statistics, dx: Data) -> Sweep:
+    return _to_dresidual(dresidual, inputs, False)
+
+
+@helper
+def _unchanged(absent: None, inputs: Backward) -> Backward:
+    return inputs
+
+
+@helper
+def _of_dresidual(dresidual: Data, inputs: Backward) -> Backward:
+    return Backward(inputs.x, dresidual, None, None)
+
+
+# What fills dresidual, by coefficients that are not used; None where dresidual is.
+_residual_sweep = either(_no_sweep, _to_dresidual)
+
+# What the frozen backward fills in the sweep that makes the sums: dresidual, or where that is None dx.
+_frozen_sweep = either(_to_frozen_dx, _to_dresidual_first)
+
+# The inputs with dresidual for dy behind the activation, where dresidual is given.
+_with_dresidual = either(_unchanged, _of_dresidual)

@@ -6,8 +6,7 @@ Each thread takes a share of consecutive tasks, and of the data in a sweep: numb
 from typing import NamedTuple
 
 from bnnumba._jit import helper
-from bnnumba._types import Array
-from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_region, make_grid, quarter, round_up
+from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_region, quarter, round_up
 
 GROUP_BYTES = 2**18  # of one array: a group's x, dy and result stay in a core's own cache
 BLOCK = 1024  # elements: read for the sums and stored past the cache in such short turns, both overlap
@@ -18,14 +17,15 @@ MOST_FEATURES = 64  # by run: the lanes of their sums stay in a core's first cac
 
 
 class Plan(NamedTuple):
-    """Features, divided.
+    """One of two strategies, and how features are divided.
 
-    whole: a thread makes all the sums of a group of features, and applies them; else all threads first make the sums.
-    group: so many features.
-    tile: the features of a task of the sums, which is one chunk of them.
+    by_groups: a thread makes all the sums of a group of features, and applies them, in one parallel region. Else all
+    threads make the sums by chunks of the grid in one region, and apply them in a second.
+    group: features per group.
+    tile: features per task of the sums; a task is one chunk of them.
     """
 
-    whole: bool
+    by_groups: bool
     group: int
     tile: int
 
@@ -33,21 +33,15 @@ class Plan(NamedTuple):
 @helper
 def make_plan(grid: Grid, itemsize: int, threads: int) -> Plan:
     feature, chunks = grid.feature, max(1, chunk_count(grid))
-    fair = ceil_div(feature * chunks, threads)  # features of a task, where there are as many tasks as threads
+    fair = ceil_div(feature * chunks, threads)  # features of a task, with as many tasks as threads
     if not grid.by_column:
         fitting = GROUP_BYTES // max(1, grid.outer * grid.inner * itemsize)
-        whole = threads == 1 or feature >= FEATURES_A_THREAD * threads
-        return Plan(whole, max(1, min(fitting, feature // threads)), max(1, min(fair, feature, MOST_FEATURES)))
+        by_groups = threads == 1 or feature >= FEATURES_A_THREAD * threads
+        return Plan(by_groups, max(1, min(fitting, feature // threads)), max(1, min(fair, feature, MOST_FEATURES)))
     tile = feature
     if chunks < threads and grid.columns == feature:
         tile = round_up(fair, LEAST_COLUMNS)
     return Plan(threads == 1 or (chunks == 1 and tile < feature), max(1, tile), max(1, tile))
-
-
-@helper
-def plan_of(x: Array, threads: int) -> tuple[Grid, Plan]:
-    grid = make_grid(x.shape)
-    return grid, make_plan(grid, x.itemsize, threads)
 
 
 @helper

@@ -20,7 +20,7 @@ sums are added in one order, and its bits depend neither on the vector width nor
     first(v)            lane 0
     a + b, a - b, a * b, a / b, sqrt(v)   lane by lane
     binade(v)           the power of two in each float64 lane's binade: its sign and fraction cleared
-    narrow(v, a)        v as load(a, ...) gives vectors; double(v) as float64
+    narrow(v, a)        v as load(a, ...) gives vectors, or as a vector a is; double(v) as float64
     is_double(a)        whether a holds float64
     new_values(shape, a)  a new array, whose elements are as load(a, ...) gives them
     less(a, b), at_most(a, b), equal(a, b)   the mask of lanes where it is so; a NaN never is
@@ -36,98 +36,6 @@ from typing import TYPE_CHECKING
 from numba import config
 
 if TYPE_CHECKING or config.DISABLE_JIT:
-    from bnnumba.kernels._simd_numpy import (
-        CAN_STREAM,
-        LANES,
-        any_lane,
-        at_most,
-        binade,
-        choose,
-        double,
-        element,
-        equal,
-        fence,
-        first,
-        fma,
-        fold,
-        is_double,
-        join,
-        less,
-        line_start,
-        load,
-        load_double,
-        narrow,
-        new_values,
-        prefetch,
-        same_start,
-        splat,
-        sqrt,
-        store,
-        stream,
-        to_stream,
-        turn,
-    )
+    from bnnumba.kernels._simd_numpy import *  # noqa: F403
 else:
-    from bnnumba.kernels._simd_llvm import (
-        CAN_STREAM,
-        LANES,
-        any_lane,
-        at_most,
-        binade,
-        choose,
-        double,
-        element,
-        equal,
-        fence,
-        first,
-        fma,
-        fold,
-        is_double,
-        join,
-        less,
-        line_start,
-        load,
-        load_double,
-        narrow,
-        new_values,
-        prefetch,
-        same_start,
-        splat,
-        sqrt,
-        store,
-        stream,
-        to_stream,
-        turn,
-    )
-
-__all__ = [
-    "CAN_STREAM",
-    "LANES",
-    "any_lane",
-    "at_most",
-    "binade",
-    "choose",
-    "double",
-    "element",
-    "equal",
-    "fence",
-    "first",
-    "fma",
-    "fold",
-    "is_double",
-    "join",
-    "less",
-    "line_start",
-    "load",
-    "load_double",
-    "narrow",
-    "new_values",
-    "prefetch",
-    "same_start",
-    "splat",
-    "sqrt",
-    "store",
-    "stream",
-    "to_stream",
-    "turn",
-]
+    from bnnumba.kernels._simd_llvm import *  # noqa: F403

@@ -1,19 +1,20 @@
-"""Per-feature work before and after the loops over data: shifts, merged sums, moments and gradients."""
+"""Per-feature work before and after the loops over data: pivots, merged sums, moments and gradients."""
+
+from typing import NamedTuple
 
 import numpy as np
 
-from bnnumba._jit import helper
-from bnnumba._types import Array, Arrays, Vector
-from bnnumba.kernels.formulas import (
-    accumulate,
-    get_sums,
-    normalize_coefficients,
+from bnnumba._jit import helper, inlined
+from bnnumba._types import Array, Vector
+from bnnumba.kernels.coefficients import (
+    Gradients,
+    Statistics,
     power_of_two,
-    put_row,
-    put_sums,
+    put_centres,
     reciprocal_std,
 )
 from bnnumba.kernels.grid import Grid, chunk_count
+from bnnumba.kernels.shares import Sums, sum_share
 from bnnumba.kernels.simd import (
     LANES,
     any_lane,
@@ -30,8 +31,10 @@ from bnnumba.kernels.simd import (
     splat,
     store,
 )
+from bnnumba.kernels.sums import accumulate, get_sums, put_sums
+from bnnumba.kernels.threads import EachThread
 
-# The shift is the mean of a few samples. It is too far from the mean of all where (mean - shift)**2 > FAR * var. Then
+# The pivot is the mean of a few samples. It is too far from the mean of all where (mean - pivot)**2 > FAR * var. Then
 # float32 data's var would be off by about (1 + FAR) * 2**-53 of it, where 4 * 2**-24 is promised, and float64 data's
 # mean, and with it y, by sqrt(FAR) * 2**-53 of the standard deviation. With 16 samples that happens to one feature in
 # 10**4.
@@ -39,34 +42,46 @@ SAMPLES_64, FAR_64 = 16, 1.0
 SAMPLES_32, FAR_32 = 1, 2.0**20
 
 
-@helper
-def new_features(x: Array) -> tuple[Array, Array]:
-    """Make two arrays with an element for each feature."""
-    return np.empty(x.shape[1]), np.empty(x.shape[1])
+class Samples(NamedTuple):
+    """The numbers of a few positions, and of values per feature, or the sum of the weights."""
+
+    positions: Array
+    number: float
+
+
+class Results(NamedTuple):
+    """The moments of every feature; rest: what rounding took from the mean."""
+
+    mean: Array
+    var: Array
+    rest: Array
+
+
+# ---- room for what each column has: by column, one of each element of a (folded) row; by run, one of each feature
 
 
 @helper
-def new_shift(grid: Grid) -> Array:
-    """Make room for the shift of every column; the other rows are not read."""
+def new_pivots(grid: Grid) -> Array:
+    """Make room for a pivot in the first row; the other rows are not read."""
     return np.empty((4, grid.feature * column_repeats(grid)))
 
 
 @helper
 def new_centres(grid: Grid, x: Array) -> Array:
-    """Make room for mean_hi and power of every column; and for scale and shift, where a ReLU's result is made again."""
+    """Make room for a centre."""
     return new_values((4, grid.feature * column_repeats(grid)), x)
+
+
+@helper
+def new_coefficients(grid: Grid, x: Array) -> Array:
+    """Make room for 6 coefficients, and for one vector more: the first columns again."""
+    return new_values((6, grid.feature * column_repeats(grid) + LANES), x)
 
 
 @helper
 def new_partial(grid: Grid, x: Array) -> Array:
     """Make room for every chunk's sums of a and of a*b, and the excess of each (see `accumulate`), per feature."""
     return np.empty((chunk_count(grid), 4 if is_double(x) else 2, grid.feature))
-
-
-@helper
-def new_coefficients(grid: Grid, x: Array) -> Array:
-    """Make room for up to 6 coefficients per column, and one vector more: the first columns again."""
-    return new_values((6, grid.feature * column_repeats(grid) + LANES), x)
 
 
 @helper
@@ -95,60 +110,59 @@ def to_columns(row: Array, grid: Grid, first: int, last: int) -> None:
 
 
 @helper
-def shift_by(values: Array, grid: Grid, first: int, last: int, shift: Array) -> None:
-    """Make the values of the features first..last the shift of all their columns."""
-    row = shift[0]
-    for f in range(first, last):
-        row[f] = values[f]
-    to_columns(row, grid, first, last)
-
-
-@helper
-def centre_by(
-    mean: Array, var: Array, affine: Arrays, epsilon: float, grid: Grid, first: int, last: int, centres: Array
-) -> None:
-    """Make mean_hi, and the power of two of rstd, the centres of all columns of the features first..last.
-
-    affine: gamma and beta, where a ReLU's result is made again, for which their coefficients go into further rows.
-    """
-    if len(affine) > 0:
-        normalize_coefficients(mean, var, affine[0], affine[1], epsilon, first, last, centres)
-    else:
-        for f in range(first, last, LANES):
-            n = min(LANES, last - f)
-            put_row(centres, 0, f, n, load(mean, f, n))
-            put_row(centres, 1, f, n, power_of_two(reciprocal_std(load(var, f, n), epsilon), centres))
-    coefficients_to_columns(centres, grid, first, last)
-
-
-@helper
 def coefficients_to_columns(coefficients: Array, grid: Grid, first: int, last: int) -> None:
     for row in coefficients:
         to_columns(row, grid, first, last)
 
 
 @helper
-def sample_positions(x: Array) -> Array:
-    """Make the numbers of a few positions, spread evenly over the data."""
-    count = x.shape[0] * x.shape[2]
-    taken = min(SAMPLES_64 if is_double(x) else SAMPLES_32, count)
-    positions: Array = np.arange(taken) * count // taken
-    return positions
+def centre(statistics: Statistics, grid: Grid, first: int, last: int, centres: Array) -> None:
+    """Fill the centres of all columns of the features first..last."""
+    put_centres(statistics, first, last, centres)
+    coefficients_to_columns(centres, grid, first, last)
+
+
+# ---- moments
 
 
 @helper
-def sample_weighted_positions(x: Array, weights: Array) -> Array:
-    """Make the same, but each the next that has a weight; there must be one."""
-    positions, inner = sample_positions(x), x.shape[2]
+def samples(x: Array) -> Samples:
+    """Choose a few positions, spread evenly over the data."""
+    count = x.shape[0] * x.shape[2]
+    taken = min(SAMPLES_64 if is_double(x) else SAMPLES_32, count)
+    return Samples(np.arange(taken) * count // taken, float(count))
+
+
+@helper
+def weighted_samples(x: Array, weights: Array, total: float) -> Samples:
+    """Choose the same, but each the next that has a weight; there must be one. total: the sum of all weights."""
+    positions, inner = samples(x).positions, x.shape[2]
     for k in range(positions.size):
         while weights[positions[k] // inner, 0, positions[k] % inner] == 0.0:
             positions[k] = (positions[k] + 1) % weights.size
-    return positions
+    return Samples(positions, total)
+
+
+@inlined
+def sum_moments(
+    each: EachThread, threads: int, sums: Sums, taken: Samples, first: int, last: int, results: Results
+) -> None:
+    """Fill the moments of the features first..last; sum twice, where the pivot turns out to be far from the mean."""
+    x, grid, pivot = sums.inputs.x, sums.grid, np.empty(sums.grid.feature)
+    _sample_means(x, taken.positions, first, last, pivot, results.rest)
+    for _ in range(2):
+        row = sums.centres[0]
+        for f in range(first, last):
+            row[f] = pivot[f]
+        to_columns(row, grid, first, last)
+        each(sum_share, threads, (sums, first, last, None))
+        if not _finish_moments(sums, taken.number, first, last, pivot, results):
+            break
 
 
 @helper
-def sample_means(x: Array, positions: Array, first: int, last: int, near: Array, rest: Array) -> None:
-    """Put in `near` a value near each feature's mean: the mean of the elements at some positions.
+def _sample_means(x: Array, positions: Array, first: int, last: int, pivot: Array, rest: Array) -> None:
+    """Put in `pivot` a value near each feature's mean: the mean of the elements at some positions.
 
     It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
     """
@@ -158,15 +172,15 @@ def sample_means(x: Array, positions: Array, first: int, last: int, near: Array,
         for f in range(first, last):
             value = element(x, (o * feature + f) * inner + i)
             if k == 0:
-                near[f], rest[f] = value, 0.0
+                pivot[f], rest[f] = value, 0.0
             else:
-                rest[f] += value - near[f]
+                rest[f] += value - pivot[f]
     for f in range(first, last):
-        near[f] += rest[f] / positions.size
+        pivot[f] += rest[f] / positions.size
 
 
 @helper
-def merge(partial: Array, x: Array, first: int, last: int) -> None:
+def _merge(partial: Array, x: Array, first: int, last: int) -> None:
     """Add up the chunks of each feature of x, in the grid's order, into partial[0]."""
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
@@ -179,17 +193,16 @@ def merge(partial: Array, x: Array, first: int, last: int) -> None:
 
 
 @helper
-def finish_moments(
-    x: Array, reduced: float, first: int, last: int, near: Array, partial: Array, mean: Array, var: Array, rest: Array
-) -> bool:
-    """Turn the sums of d = x - near and d*d over so many values, or with weights that add up to it, into mean and var.
+def _finish_moments(sums: Sums, number: float, first: int, last: int, pivot: Array, results: Results) -> bool:
+    """Turn the sums of d = x - pivot and d*d into moments. number: of values per feature, or the sum of the weights.
 
-    `rest` takes what rounding took from the mean.
-    Where `near` was so far from the mean that var lost digits, put the mean there and return True: the sums must be
+    Where the pivot was so far from the mean that var lost digits, put the mean there and return True: the sums must be
     made again.
     """
-    merge(partial, x, first, last)
-    count, zero, nan = splat(reduced), splat(0.0), splat(np.nan)
+    x, partial = sums.inputs.x, sums.partial
+    mean, var, rest = results
+    _merge(partial, x, first, last)
+    count, zero, nan = splat(number), splat(0.0), splat(np.nan)
     far = splat(FAR_64 if is_double(x) else FAR_32)
     again = False
     for f in range(first, last, LANES):
@@ -198,7 +211,7 @@ def finish_moments(
         sum_d: Vector = total_d - excess_d
         excess_d = (sum_d - total_d) + excess_d
         distance: Vector = sum_d / count
-        centre: Vector = load(near, f, n) + distance
+        centre: Vector = load(pivot, f, n) + distance
         # sum_dd - sum_d**2/count and its quotient by count, each with what its rounding takes.
         square = distance * sum_d
         missing = fma(zero - distance, count, sum_d) - excess_d
@@ -209,35 +222,31 @@ def finish_moments(
         spread = choose(less(spread, zero), zero, spread)
         finite = equal(sum_d - sum_d, zero)
         centre, spread = choose(finite, centre, nan), choose(finite, spread, nan)
-        _, less_mean = accumulate(load(near, f, n), zero, distance, zero, partial)
+        _, less_mean = accumulate(load(pivot, f, n), zero, distance, zero, partial)
         store(rest, f, n, missing / count - less_mean)
         too_far = less(far * spread, distance * distance)
-        store(near, f, n, choose(too_far, centre, load(near, f, n)))
+        store(pivot, f, n, choose(too_far, centre, load(pivot, f, n)))
         again = again or any_lane(too_far)
         store(mean, f, n, centre)
         store(var, f, n, spread)
     return again
 
 
+# ---- gradients
+
+
 @helper
-def finish_gradients(
-    x: Array,
-    first: int,
-    last: int,
-    partial: Array,
-    mean: Array,
-    var: Array,
-    epsilon: float,
-    dgamma: Array,
-    dbeta: Array,
-) -> None:
+def finish_gradients(sums: Sums, statistics: Statistics, first: int, last: int, gradients: Gradients) -> None:
     """Turn the sums of dy and dy*(x - mean_hi)*power into dbeta and dgamma."""
-    merge(partial, x, first, last)
+    x, partial = sums.inputs.x, sums.partial
+    mean, var = statistics.mean, statistics.var
+    dgamma, dbeta = gradients
+    _merge(partial, x, first, last)
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
         sum_dy, sum_product, excess_dy, excess_product = get_sums(partial[0], f, n, x)
         total: Vector = sum_dy - excess_dy
-        rstd, means = reciprocal_std(load(var, f, n), epsilon), load(mean, f, n)
+        rstd, means = reciprocal_std(load(var, f, n), statistics.epsilon), load(mean, f, n)
         power, mean_lo = power_of_two(rstd, x), means - double(narrow(means, x))
         store(dbeta, f, n, total)
         store(dgamma, f, n, ((sum_product - excess_product) - mean_lo * power * total) * (rstd / power))

@@ -4,11 +4,13 @@ An ordinary store first reads the line that it writes to. Results that will not 
 which saves that read, a third of an inference's traffic; results that will stay are read again sooner from the cache.
 """
 
+from typing import Any, NamedTuple
+
 from llvmlite.binding import get_host_cpu_name
 
-from bnnumba._jit import PAST_CACHE_SETTING, helper, loop
+from bnnumba._jit import PAST_CACHE_SETTING, helper, loop, method
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.simd import CAN_STREAM, same_start, store, stream, to_stream
+from bnnumba.kernels.simd import CAN_STREAM, LANES, same_start, store, stream, to_stream
 
 # From where on results are stored past the cache, in bytes of all the arrays that a pass reads and fills: what does not
 # fit leaves the cache before it is read again. Measured with copies by two threads. Zen 4: the L3 cache of 32 MiB for 8
@@ -24,25 +26,46 @@ ELSEWHERE = 64 * 2**20
 PAST_CACHE_BYTES = int(PAST_CACHE_SETTING or MEASURED.get(get_host_cpu_name(), ELSEWHERE))
 
 
+class Sweep(NamedTuple):
+    """A result, and what fills it: `values(inputs, i, n, ahead, own)`, by the coefficients of its columns."""
+
+    inputs: Any  # see `formulas`
+    coefficients: Array
+    past_cache: bool
+    out: Array
+
+
+values = method("values")
+
+
 @helper
-def goes_past_cache(y: Array, *inputs: Array) -> bool:
-    """Whether y should be stored past the cache: all is large, and y no input, whose lines are in cache."""
-    for array in inputs:
-        if same_start(y, array):
-            return False
-    return CAN_STREAM and (1 + len(inputs)) * y.size * y.itemsize >= PAST_CACHE_BYTES
+def goes_past_cache(out: Array, a: Array, b: Array | None = None, c: Array | None = None) -> bool:
+    """Whether out should be stored past the cache: the arrays are large in total, and it is no input (thus cached)."""
+    if _is(out, a) or _is(out, b) or _is(out, c):
+        return False
+    return CAN_STREAM and (2 + _one(b) + _one(c)) * out.size * out.itemsize >= PAST_CACHE_BYTES
+
+
+@helper
+def _is(out: Array, array: Array | None) -> bool:
+    return False if array is None else same_start(out, array)
+
+
+@helper
+def _one(array: Array | None) -> int:
+    return 0 if array is None else 1
 
 
 @loop
-def lead(y: Array, i: int, end: int, past_cache: bool) -> int:
-    """How many elements to store in cache, less than a vector, before y can be stored past it."""
-    return min(to_stream(y, i), end - i) if past_cache else 0
+def lead(sweep: Sweep, i: int, end: int) -> int:
+    """Return how many elements to store in cache, less than a vector, before the result can be stored past it."""
+    return min(to_stream(sweep.out, i), end - i) if sweep.past_cache else 0
 
 
 @loop
-def put(y: Array, i: int, n: int, past_cache: bool, vector: Vector) -> None:
-    """Store n lanes; past the cache, all of them."""
-    if past_cache:
-        stream(y, i, vector)
+def put(sweep: Sweep, i: int, n: int, vector: Vector) -> None:
+    """Store n lanes of the result; whole vectors past the cache, where the sweep says so."""
+    if sweep.past_cache and n == LANES:
+        stream(sweep.out, i, vector)
     else:
-        store(y, i, n, vector)
+        store(sweep.out, i, n, vector)

@@ -2,8 +2,8 @@
 
     each_thread(work, threads, arguments)   work(threads, thread, *arguments) for each thread
 
-A work function does its share of what there is to do, and returns nothing. `passes` names only these two functions;
-each form of the kernels has its own.
+A work function does its share of what there is to do, and returns nothing. Kernels use the globals `thread_count` and
+`each_thread`; each form of the kernels binds its own.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ def by_one_thread(work: Callable[..., None], threads: int, arguments: tuple[Any,
 
 @inlined
 def within_work(work: Callable[..., None], threads: int, arguments: tuple[Any, ...]) -> None:
-    """Do as `by_one_thread`, inside of a work function: there, Numba takes the same function for a recursion."""
+    """Do the same as `by_one_thread`, inside a work function: under one name Numba would see a recursion."""
     work(threads, signed(0), *arguments)
 
 
@@ -43,7 +43,7 @@ def by_all_threads(work: Callable[..., None], threads: int, arguments: tuple[Any
 all_threads: Callable[[], int] = types.ExternalFunction("get_num_threads", types.intp())
 
 EachThread = Callable[[Callable[..., None], int, tuple[Any, ...]], None]
-thread_count, each_thread = one_thread, by_one_thread  # of a form, which names its own
+thread_count, each_thread = one_thread, by_one_thread  # each form binds its own
 
-ALONE = {"thread_count": one_thread, "each_thread": by_one_thread}
+ALONE: dict[str, Any] = {"thread_count": one_thread, "each_thread": by_one_thread}
 TOGETHER = ALONE if config.DISABLE_JIT else {"thread_count": all_threads, "each_thread": by_all_threads}

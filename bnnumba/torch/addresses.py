@@ -1,11 +1,10 @@
 """The kernels on tensors, given by their addresses: an array of each would cost more than all else of a small call.
 
-    like                        0 in the dtype of the data; half precision's is an integer's, as in `kernels`
-    x, y, dx, ...               addresses of data of the canonical shape (outer, feature, inner); None without
-    gamma, running_mean, ...    addresses of features, float64 where `wide`, else float32; 0 without
-    statistics                  address of mean, var and beta as (3, feature), float64
-    relu, remade, frozen, ...   True or None
-    moves, averages             whether running statistics move, and by the inverse of `batches`, a counter's address
+    like          0 in the dtype of the data; half precision's is an integer's, as in `kernels`
+    shape         (outer, feature, inner)
+    data          addresses of data; None without
+    statistics    address of mean, var and beta as (3, feature), float64
+    features      address of features, or 0 without; and whether they are float64, else float32
 
 What is None is known when Numba compiles: each combination is a function of its own, with one kernel in it.
 """
@@ -17,24 +16,10 @@ import numpy as np
 from numba import carray, config, types
 from numba.extending import intrinsic
 
-from bnnumba._jit import helper, signed
-from bnnumba._types import Array
-from bnnumba.kernels.fused import (
-    add_relu_backward_into,
-    add_relu_gradient_sums_into,
-    batch_norm_add_into,
-    batch_norm_add_relu_into,
-    batch_norm_relu_into,
-    frozen_add_relu_backward_into,
-    frozen_relu_backward_into,
-    normalize_add,
-    normalize_add_relu,
-    normalize_relu,
-    relu_backward_into,
-    relu_gradient_sums_into,
-    remade_relu_backward_into,
-)
+from bnnumba._jit import either, helper, signed
+from bnnumba._types import Act, Array
 from bnnumba.kernels.passes import (
+    activation_gradient,
     batch_norm_backward_into,
     batch_norm_into,
     frozen_backward_into,
@@ -42,6 +27,17 @@ from bnnumba.kernels.passes import (
     normalize,
     update_moving,
 )
+
+__all__ = ["backward_at", "batch_norm_at", "behind_at", "move_at"]
+
+Shape = tuple[int, int, int]
+Running = tuple[int, bool, int, bool]  # features: running_mean, running_var
+Affine = tuple[int, bool, int, bool, float]  # features: gamma, beta; and epsilon
+Inputs = tuple[Array, Array, Array, Array]  # dy, x, mean, var
+Scale = tuple[Array, float]  # gamma, epsilon
+Two = tuple[Array, Array]
+Behind = tuple[Array | None, Act | None, Array | None]  # dresidual, the activation, y
+Step = tuple[int, bool, float]  # the address of num_batches_tracked, or 0; whether momentum is its inverse; or momentum
 
 if config.DISABLE_JIT:
 
@@ -64,6 +60,14 @@ else:
         """Return the array of like's dtype at an address."""
         array: Array = carray(_pointer(address, like), shape)
         return array
+
+
+@helper
+def _no_array(address: None, like: Any, shape: tuple[int, ...]) -> None:
+    return None
+
+
+maybe_array_at = either(_no_array, array_at)  # None where the address is
 
 
 @helper
@@ -95,22 +99,13 @@ def write_features(features: Array, wide: int, address: int) -> None:
             singles[f] = features[f]
 
 
-# ---- the kernels; what is None is known when Numba compiles them, so that there is one call in each
+# ---- the kernels
 
 
-def move_at(
-    running_mean: int,
-    wide_mean: int,
-    running_var: int,
-    wide_var: int,
-    batches: int,
-    averages: bool,
-    momentum: float,
-    statistics: int,
-    feature: int,
-    count: int,
-) -> None:
-    """Count a batch, and move the running statistics towards its own; by 1/batches if it `averages`, 0 uncounted."""
+def move_at(statistics: int, feature: int, count: int, running: Running, step: Step) -> None:
+    """Count a batch, and move the running statistics towards its own; by 1/batches if it averages, 0 uncounted."""
+    running_mean, wide_mean, running_var, wide_var = running
+    batches, averages, momentum = step
     rows = array_at(statistics, np.float64(0), (3, feature))
     mean, var = np.empty(feature), np.empty(feature)
     read_features(running_mean, wide_mean, 0.0, mean)
@@ -129,132 +124,149 @@ def move_at(
 
 def batch_norm_at(
     like: Any,
-    x: int,
-    residual: int | None,
-    relu: bool | None,
-    running: bool | None,
-    moves: bool,
-    running_mean: int,
-    wide_mean: int,
-    running_var: int,
-    wide_var: int,
-    batches: int,
-    averages: bool,
-    momentum: float,
-    gamma: int,
-    wide_gamma: int,
-    beta: int,
-    wide_beta: int,
-    epsilon: float,
-    outer: int,
-    feature: int,
-    inner: int,
-    y: int,
-    statistics: int,
+    shape: Shape,
+    data: tuple[int, int | None, int, int],
+    affine: Affine,
+    running: Running,
+    given: bool | None,
+    step: Step | None,
+    activation: Act | None,
 ) -> None:
-    """Fill y, and statistics with what made it.
+    """Fill y, and statistics with what made it. data: x, the residual, y and statistics.
 
-    Mean and var are the running ones if `running`; else x's own, towards which the running ones move if it `moves`.
+    Mean and var are the running ones if they are `given`, not None; else x's own, towards which the running ones move
+    if there is a step.
     """
-    shape = outer, feature, inner
-    data, result = array_at(x, like, shape), array_at(y, like, shape)
-    added = data if residual is None else array_at(residual, like, shape)
+    x_at, residual_at, y_at, statistics = data
+    gamma, wide_gamma, beta, wide_beta, epsilon = affine
+    outer, feature, inner = shape
     scale, rows = np.empty(feature), array_at(statistics, np.float64(0), (3, feature))
-    mean, var, shift = rows[0], rows[1], rows[2]
     read_features(gamma, wide_gamma, 1.0, scale)
-    read_features(beta, wide_beta, 0.0, shift)
-    if running is not None:
-        read_features(running_mean, wide_mean, 0.0, mean)
-        read_features(running_var, wide_var, 1.0, var)
-        if relu is None and residual is None:
-            normalize(data, mean, var, scale, shift, epsilon, result)
-        elif residual is None:
-            normalize_relu(data, mean, var, scale, shift, epsilon, result)
-        elif relu is None:
-            normalize_add(data, added, mean, var, scale, shift, epsilon, result)
-        else:
-            normalize_add_relu(data, added, mean, var, scale, shift, epsilon, result)
-    elif relu is None and residual is None:
-        batch_norm_into(data, scale, shift, epsilon, result, mean, var)
-    elif residual is None:
-        batch_norm_relu_into(data, scale, shift, epsilon, result, mean, var)
-    elif relu is None:
-        batch_norm_add_into(data, added, scale, shift, epsilon, result, mean, var)
-    else:
-        batch_norm_add_relu_into(data, added, scale, shift, epsilon, result, mean, var)
-    if moves:
-        move_at(
-            running_mean,
-            wide_mean,
-            running_var,
-            wide_var,
-            batches,
-            averages,
-            momentum,
-            statistics,
-            feature,
-            outer * inner,
-        )
+    read_features(beta, wide_beta, 0.0, rows[2])
+    x, y = array_at(x_at, like, shape), array_at(y_at, like, shape)
+    behind = maybe_array_at(residual_at, like, shape), activation
+    _normalize(given, x, (rows[0], rows[1]), (scale, rows[2]), epsilon, y, behind, running)
+    _move(step, statistics, feature, outer * inner, running)
+
+
+def _by_batch(
+    absent: None,
+    x: Array,
+    statistics: Two,
+    affine: Two,
+    epsilon: float,
+    y: Array,
+    behind: tuple[Any, Any],
+    running: Running,
+) -> None:
+    batch_norm_into(x, *affine, epsilon, y, *statistics, *behind)
+
+
+def _by_running(
+    given: bool,
+    x: Array,
+    statistics: Two,
+    affine: Two,
+    epsilon: float,
+    y: Array,
+    behind: tuple[Any, Any],
+    running: Running,
+) -> None:
+    mean_at, wide_mean, var_at, wide_var = running
+    mean, var = statistics
+    read_features(mean_at, wide_mean, 0.0, mean)
+    read_features(var_at, wide_var, 1.0, var)
+    normalize(x, mean, var, *affine, epsilon, y, *behind)
+
+
+def _stay(absent: None, statistics: int, feature: int, count: int, running: Running) -> None:
+    return None
+
+
+def _step(step: Step, statistics: int, feature: int, count: int, running: Running) -> None:
+    move_at(statistics, feature, count, running, step)
+
+
+_normalize = either(_by_batch, _by_running)
+_move = either(_stay, _step)
 
 
 def backward_at(
     like: Any,
-    dy: int,
-    y: int | None,
-    x: int,
-    statistics: int,
-    gamma: int,
-    wide_gamma: int,
-    remade: bool | None,
+    shape: Shape,
+    data: tuple[int, int | None, int, int],
+    weight: tuple[int, bool, float],
     frozen: bool | None,
-    epsilon: float,
-    outer: int,
-    feature: int,
-    inner: int,
-    dx: int | None,
-    dresidual: int | None,
-    dgamma: int,
-    dbeta: int,
-    wide_sums: int,
+    activation: Act | None,
+    results: tuple[int | None, int | None],
+    sums: tuple[int, int, bool],
 ) -> None:
-    """Fill dx and dresidual, those that are not None, dgamma and dbeta.
+    """Fill the results dx and dresidual, those that are not None, and the sums dgamma and dbeta.
 
-    y is what a ReLU gave, or None; then if `remade`, it is made again, for the training backward only.
+    data: dy, y, x and statistics. y is what an activation gave; or None, and where there is one it is made again, for
+    the training backward only. weight: gamma's features, and epsilon.
     """
-    shape = outer, feature, inner
-    gradient, data = array_at(dy, like, shape), array_at(x, like, shape)
-    given = data if y is None else array_at(y, like, shape)
-    result = data if dx is None else array_at(dx, like, shape)
-    masked = data if dresidual is None else array_at(dresidual, like, shape)
-    scale = np.empty(feature)
+    dy_at, y_at, x_at, statistics = data
+    gamma, wide_gamma, epsilon = weight
+    dx_at, dresidual_at = results
+    dgamma_at, dbeta_at, wide_sums = sums
+    feature = shape[1]
+    scale, rows = np.empty(feature), array_at(statistics, np.float64(0), (3, feature))
     read_features(gamma, wide_gamma, 1.0, scale)
-    rows = array_at(statistics, np.float64(0), (3, feature))
-    mean, var = rows[0], rows[1]
-    a, b = np.empty(feature), np.empty(feature)
-    if remade is not None:
-        remade_relu_backward_into(gradient, data, mean, var, scale, rows[2], epsilon, result, a, b)
-    elif y is None:
-        if dx is None:
-            gradient_sums_into(gradient, data, mean, var, epsilon, a, b)
-        elif frozen is None:
-            batch_norm_backward_into(gradient, data, mean, var, scale, epsilon, result, a, b)
-        else:
-            frozen_backward_into(gradient, data, mean, var, scale, epsilon, result, a, b)
-    elif dresidual is None:
-        if dx is None:
-            relu_gradient_sums_into(gradient, given, data, mean, var, epsilon, a, b)
-        elif frozen is None:
-            relu_backward_into(gradient, given, data, mean, var, scale, epsilon, result, a, b)
-        else:
-            frozen_relu_backward_into(gradient, given, data, mean, var, scale, epsilon, result, a, b)
-    elif dx is None:
-        add_relu_gradient_sums_into(gradient, given, data, mean, var, epsilon, masked, a, b)
-    elif frozen is None:
-        add_relu_backward_into(gradient, given, data, mean, var, scale, epsilon, result, masked, a, b)
-    else:
-        frozen_add_relu_backward_into(gradient, given, data, mean, var, scale, epsilon, result, masked, a, b)
-    write_features(a, wide_sums, dgamma)
-    write_features(b, wide_sums, dbeta)
+    inputs = array_at(dy_at, like, shape), array_at(x_at, like, shape), rows[0], rows[1]
+    y = maybe_array_at(y_at, like, shape)
+    behind = maybe_array_at(dresidual_at, like, shape), activation, y
+    dgamma, dbeta = np.empty(feature), np.empty(feature)
+    dx = maybe_array_at(dx_at, like, shape)
+    _differentiate(dx, frozen, inputs, (scale, epsilon), (dgamma, dbeta), behind, rows[2])
+    write_features(dgamma, wide_sums, dgamma_at)
+    write_features(dbeta, wide_sums, dbeta_at)
 
 
-KERNELS = ("move_at", "batch_norm_at", "backward_at")  # each may call those before it
+def _sums_only(absent: None, frozen: Any, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
+    gradient_sums_into(*inputs, scale[1], *sums, *behind)
+
+
+def _with_dx(dx: Array, frozen: Any, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
+    _fill_dx(frozen, dx, inputs, scale, sums, behind, beta)
+
+
+def _training(absent: None, dx: Array, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
+    batch_norm_backward_into(*inputs, *scale, dx, *sums, *behind, _beta(behind[1], behind[2], beta))
+
+
+def _frozen(frozen: bool, dx: Array, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
+    frozen_backward_into(*inputs, *scale, dx, *sums, *behind)
+
+
+@helper
+def _no_beta(absent: None, y: Array | None, beta: Array) -> None:
+    return None
+
+
+@helper
+def _beta_behind(activation: Act, y: Array | None, beta: Array) -> Any:
+    return _beta_to_remake(y, beta)
+
+
+@helper
+def _remade(absent: None, beta: Array) -> Array:
+    return beta
+
+
+@helper
+def _kept(y: Array, beta: Array) -> None:
+    return None
+
+
+_differentiate = either(_sums_only, _with_dx)
+_fill_dx = either(_training, _frozen)
+_beta_to_remake = either(_remade, _kept)
+_beta = either(_no_beta, _beta_behind)  # beta, where y is made again behind an activation
+
+
+def behind_at(like: Any, shape: Shape, dy: int, y: int, activation: Act, dresidual: int) -> None:
+    """Fill dresidual with dy behind the activation that gave y."""
+    activation_gradient(
+        array_at(dy, like, shape), array_at(y, like, shape), activation, array_at(dresidual, like, shape)
+    )

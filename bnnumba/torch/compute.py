@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from bnnumba import checks, second
+from bnnumba.activations import of_text
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
+from bnnumba.torch.addresses import Step
 from bnnumba.torch.checks import counter_tensor, running_pair, statistics_tensor
-from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, move_at
+from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, BEHIND_AT, move_at
 from bnnumba.torch.memory import Features, address, array_of, dense, dense_like, features, layout_of, new, zero_of
 from bnnumba.torch.registry import within_threads
 
 Moving = tuple[Tensor, Tensor, Tensor | None, float | None]  # running mean and var, num_batches_tracked, momentum
-Step = tuple[int, bool, float]  # the address of num_batches_tracked, whether momentum is its inverse, or momentum
-NO_STEP: Step = 0, False, 0.0
 
 
 @within_threads
@@ -28,7 +28,7 @@ def forward(
     mean: Tensor | None,
     var: Tensor | None,
     epsilon: float,
-    relu: bool,
+    activation: str = "",
     moving: Moving | None = None,
     /,
 ) -> tuple[Tensor, Tensor]:
@@ -43,30 +43,24 @@ def forward(
         residual = dense_like("residual", residual, x, order)
     gamma, *scale = features("weight", gamma, channels)
     beta, *shift = features("bias", beta, channels)
-    step = NO_STEP
+    step = None
     if moving is not None:
         mean, var, batches, momentum = moving
         step = _step(batches, momentum)
     (running_mean, *mean_at), (running_var, *var_at) = _running(mean, var, channels, moving is not None)
+    added = None if residual is None else address("residual", residual)
     run_either(
         *BATCH_NORM_AT,
         x.nbytes < (THREADED_NORMALIZE_BYTES if given else THREADED_BYTES),
         (
             zero,
-            address("input", data),
-            None if residual is None else address("residual", residual),
-            relu or None,
+            shape,
+            (address("input", data), added, y.data_ptr(), statistics.data_ptr()),
+            (*scale, *shift, epsilon),
+            (*mean_at, *var_at),
             given or None,
-            moving is not None,
-            *mean_at,
-            *var_at,
-            *step,
-            *scale,
-            *shift,
-            epsilon,
-            *shape,
-            y.data_ptr(),
-            statistics.data_ptr(),
+            step,
+            of_text(activation),
         ),
     )
     if moving is not None:
@@ -82,16 +76,16 @@ def backward(
     statistics: Tensor,
     gamma: Tensor | None,
     epsilon: float,
-    remade: bool,
+    activation: str,
     frozen: bool,
     needs_dx: bool,
     needs_dresidual: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor, Tensor | None]:
     """Return dx, dgamma, dbeta and dresidual; None, where not needed.
 
-    y is what a ReLU gave, or None; then if `remade`, the training backward, with dx at any rate, makes it again.
+    y is what the activation gave; or None, and the training backward, with dx at any rate, makes it again.
     """
-    needs_dx = needs_dx or remade
+    needs_dx = needs_dx or (activation != "" and y is None)
     zero, (order, shape), epsilon = zero_of("x", x), layout_of(x), checks.epsilon(epsilon)
     channels, data, dy = shape[1], dense(x, order), dense_like("dy", dy, x, order)
     if y is not None:
@@ -101,25 +95,19 @@ def backward(
     like = statistics[0] if weight is None else weight
     dgamma, dbeta = torch.empty_like(like), torch.empty_like(like)
     dx, dresidual = new(x, order) if needs_dx else None, new(x, order) if needs_dresidual else None
+    kept = None if y is None else address("y", y)
     run_either(
         *BACKWARD_AT,
         x.nbytes < THREADED_BYTES,
         (
             zero,
-            address("dy", dy),
-            None if y is None else address("y", y),
-            address("x", data),
-            address("statistics", statistics),
-            *scale,
-            remade or None,
+            shape,
+            (address("dy", dy), kept, address("x", data), address("statistics", statistics)),
+            (*scale, epsilon),
             frozen or None,
-            epsilon,
-            *shape,
-            None if dx is None else dx.data_ptr(),
-            None if dresidual is None else dresidual.data_ptr(),
-            dgamma.data_ptr(),
-            dbeta.data_ptr(),
-            like.dtype is torch.float64,
+            of_text(activation),
+            (None if dx is None else dx.data_ptr(), None if dresidual is None else dresidual.data_ptr()),
+            (dgamma.data_ptr(), dbeta.data_ptr(), like.dtype is torch.float64),
         ),
     )
     if gamma is not None and gamma.dtype is not like.dtype:
@@ -151,6 +139,16 @@ def double_backward(
     return ddy, dx, torch.from_numpy(dgamma)
 
 
+@within_threads
+def behind(dy: Tensor, y: Tensor, activation: str) -> Tensor:
+    """Return dy behind the activation that gave y."""
+    zero, (order, shape) = zero_of("y", y), layout_of(y)
+    dy, data, dresidual = dense_like("dy", dy, y, order), dense(y, order), new(y, order)
+    arguments = address("dy", dy), address("y", data), of_text(activation), dresidual.data_ptr()
+    run_either(*BEHIND_AT, y.nbytes < THREADED_NORMALIZE_BYTES, (zero, shape, *arguments))
+    return dresidual
+
+
 def move(
     running_mean: Tensor,
     running_var: Tensor,
@@ -163,7 +161,7 @@ def move(
     channels = statistics.shape[-1]
     statistics_tensor(statistics, channels, torch.float64)
     (mean, *mean_at), (var, *var_at) = _running(running_mean, running_var, channels, True)
-    move_at(*mean_at, *var_at, *_step(batches, momentum), address("statistics", statistics), channels, count)
+    move_at(address("statistics", statistics), channels, count, (*mean_at, *var_at), _step(batches, momentum))
     _write_back(running_mean, mean, running_var, var)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnnumba import checks
+from bnnumba.activations import Activation, public, text_of
 from bnnumba.torch.checks import one_value_per_channel
 from bnnumba.torch.operations import batch_norm_layer
 
@@ -18,7 +18,7 @@ RECTIFIED = "_bnnumba_rectified"  # an attribute of tensors that a ReLU would le
 class Layer(_BatchNorm):
     """What BatchNorm1d, BatchNorm2d and BatchNorm3d share.
 
-        y = act(weight * (x - mean)/sqrt(var + eps) + bias + residual)    act(v) = v, or max(v, 0)
+        y = act(weight * (x - mean)/sqrt(var + eps) + bias + residual)    act: none, or the activation
         training: mean and var are the batch's, and
                   running = (1 - momentum)*running + momentum*batch, with var times n/(n - 1)
                   momentum None: the average over all batches, momentum = 1/num_batches_tracked
@@ -30,12 +30,12 @@ class Layer(_BatchNorm):
     ----------
     num_features, eps, momentum, affine, track_running_stats, device, dtype
         As PyTorch's module of the same name takes them.
-    activation : None or "relu", by keyword only
+    activation : None, "relu", "relu6" or a LeakyRelu of `bnnumba.activations`, by keyword only
     """
 
-    def __init__(self, *arguments: Any, activation: str | None = None, **options: Any) -> None:
+    def __init__(self, *arguments: Any, activation: Activation | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.activation = "relu" if checks.activation(activation) else None
+        self.activation = public(activation)
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:  # noqa: A002  # PyTorch's name
         """Return y, of input's shape, dtype and memory format.
@@ -53,14 +53,14 @@ class Layer(_BatchNorm):
         """
         self._check_input_dim(input)
         weight, bias, mean, var = self._features()
-        running, relu = mean is not None or var is not None, self.activation is not None
+        running, activation = mean is not None or var is not None, text_of(self.activation)
         by_batch, moves = self.training or not running, self.training and self.track_running_stats and running
         if by_batch and input.numel() == max(input.shape[1], 1):
             one_value_per_channel(input.shape)
         given = (None, None) if by_batch else (mean, var)
         moving = (mean, var, self._batches(), self.momentum) if moves else None
-        y: Tensor = batch_norm_layer(input, residual, weight, bias, *given, self.eps, relu, moving=moving)
-        if relu and not torch.compiler.is_compiling():  # where a second ReLU costs nothing
+        y: Tensor = batch_norm_layer(input, residual, weight, bias, *given, self.eps, activation, moving=moving)
+        if activation == "relu" and not torch.compiler.is_compiling():  # where a second ReLU costs nothing
             setattr(y, RECTIFIED, True)
         return y
 

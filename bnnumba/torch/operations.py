@@ -18,10 +18,10 @@ def _batch_norm(
     mean: Tensor | None,
     var: Tensor | None,
     epsilon: float,
-    relu: bool,
+    activation: str,
 ) -> tuple[Tensor, Tensor]:
     """Do as `compute.forward`, but move nothing."""
-    outputs: tuple[Tensor, Tensor] = compute.forward(x, residual, gamma, beta, mean, var, epsilon, relu)
+    outputs: tuple[Tensor, Tensor] = compute.forward(x, residual, gamma, beta, mean, var, epsilon, activation)
     return outputs
 
 
@@ -35,11 +35,12 @@ def _save(ctx: Any, inputs: Any, output: Any) -> None:
 
 
 def _keep(ctx: Any, inputs: Any, y: Tensor, statistics: Tensor) -> None:
-    x, residual, gamma, _, given_mean, _, ctx.epsilon, relu, *_ = inputs
+    x, residual, gamma, _, given_mean, _, ctx.epsilon, ctx.activation, *_ = inputs
     ctx.set_materialize_grads(False)
-    ctx.frozen, ctx.masks = given_mean is not None, relu and residual is not None
-    ctx.remade = relu and not ctx.frozen and not ctx.masks and x.element_size() > HALF  # half precision's y is rounded
-    ctx.save_for_backward(x, y if relu and not ctx.remade else None, statistics, gamma)
+    behind = ctx.activation != ""
+    ctx.frozen, ctx.masks = given_mean is not None, behind and residual is not None
+    remade = not ctx.frozen and not ctx.masks and x.element_size() > HALF  # half precision's y is rounded
+    ctx.save_for_backward(x, y if behind and not remade else None, statistics, gamma)
 
 
 def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
@@ -50,7 +51,7 @@ def _differentiate(ctx: Any, dy: Tensor | None, *_: Any) -> tuple[Any, ...]:
     needs_dx, needs_dresidual, needs_dgamma, needs_dbeta, *_ = ctx.needs_input_grad
     backward = batch_norm_backward if recorded() or watched(dy) else compute.backward
     dx, dgamma, dbeta, dresidual = backward(
-        *(dy, x, y, statistics, gamma, ctx.epsilon, ctx.remade, ctx.frozen),
+        *(dy, x, y, statistics, gamma, ctx.epsilon, ctx.activation, ctx.frozen),
         *(needs_dx, needs_dresidual and ctx.masks),
     )
     return (
@@ -69,14 +70,14 @@ def _batch_norm_backward(
     statistics: Tensor,
     gamma: Tensor | None,
     epsilon: float,
-    remade: bool,
+    activation: str,
     frozen: bool,
     needs_dx: bool,
     needs_dresidual: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Do as `compute.backward`, but return what is empty where nothing is needed."""
     dx, dgamma, dbeta, dresidual = compute.backward(
-        dy, x, y, statistics, gamma, epsilon, remade, frozen, needs_dx, needs_dresidual
+        dy, x, y, statistics, gamma, epsilon, activation, frozen, needs_dx, needs_dresidual
     )
     return (
         x.new_empty(0) if dx is None else dx,
@@ -89,7 +90,8 @@ def _batch_norm_backward(
 def _batch_norm_backward_shapes(
     dy: Tensor, x: Tensor, y: Any, statistics: Tensor, gamma: Tensor | None, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    _, remade, _, needs_dx, needs_dresidual = others
+    _, activation, _, needs_dx, needs_dresidual = others
+    remade = activation != "" and y is None
     dgamma, dbeta = (torch.empty_like(statistics[0] if gamma is None else gamma) for _ in range(2))
     dx, dresidual = (
         new(x, layout_of(x)[0]) if needed else x.new_empty(0) for needed in (needs_dx or remade, needs_dresidual)
@@ -98,7 +100,7 @@ def _batch_norm_backward_shapes(
 
 
 def _save_again(ctx: Any, inputs: Any, output: Any) -> None:
-    *tensors, ctx.epsilon, ctx.remade, ctx.frozen, _, _ = inputs
+    *tensors, ctx.epsilon, ctx.activation, ctx.frozen, _, _ = inputs
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors)
 
@@ -106,23 +108,22 @@ def _save_again(ctx: Any, inputs: Any, output: Any) -> None:
 def _differentiate_again(
     ctx: Any, ddx: Tensor | None, ddgamma: Tensor | None, ddbeta: Tensor | None, ddresidual: Tensor | None
 ) -> tuple[Any, ...]:
-    """The gradients of dy, x and gamma. What a ReLU lets pass is held constant, as in all of PyTorch."""
+    """The gradients of dy, x and gamma. The activation's slopes are held constant, as in all of PyTorch."""
     dy, x, y, statistics, gamma = ctx.saved_tensors
-    if ctx.remade:
+    if y is None and ctx.activation:
         mean, var, beta = statistics
-        y, _ = batch_norm(x.detach(), None, gamma, beta, mean, var, ctx.epsilon, True)
-        y = y.detach()
+        y = batch_norm(x.detach(), None, gamma, beta, mean, var, ctx.epsilon, ctx.activation)[0].detach()
     ddy, dx, dgamma = batch_norm_double_backward(
-        _passed(dy, y), x, statistics, gamma, ddx, ddgamma, ddbeta, ctx.epsilon, ctx.frozen
+        _behind(dy, y, ctx.activation), x, statistics, gamma, ddx, ddgamma, ddbeta, ctx.epsilon, ctx.frozen
     )
     if ddresidual is not None:
         ddy = ddy + ddresidual
-    return _passed(ddy, y), dx, None, None, None if gamma is None else dgamma, *(None,) * 5
+    return _behind(ddy, y, ctx.activation), dx, None, None, None if gamma is None else dgamma, *(None,) * 5
 
 
-def _passed(dy: Tensor, y: Tensor | None) -> Tensor:
-    """What a ReLU that gave y lets pass of dy; there is none where y is None."""
-    return dy if y is None else torch.where(y <= 0, 0, dy)
+def _behind(dy: Tensor, y: Tensor | None, activation: str) -> Tensor:
+    """What the activation that gave y makes of dy; there is none where y is None."""
+    return dy if y is None else activation_gradient(dy, y, activation)
 
 
 def _double_backward_shapes(dy: Tensor, x: Tensor, statistics: Tensor, *_: Any) -> tuple[Tensor, ...]:
@@ -133,6 +134,9 @@ def _refuse(ctx: Any, *_: Any) -> None:
     checks.no_third_derivative()
 
 
+activation_gradient = register(
+    "activation_gradient", compute.behind, lambda _, y, __: new(y, layout_of(y)[0]), None, _refuse
+)
 batch_norm_double_backward = register(
     "batch_norm_double_backward", compute.double_backward, _double_backward_shapes, None, _refuse
 )
