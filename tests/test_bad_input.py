@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bnnumba
-from tests.problems import same_bits
+from tests.tools.problems import same_bits
 
 AxisError = np.exceptions.AxisError
 SHAPE, FEATURES = (4, 3), (3,)

@@ -15,8 +15,8 @@ import pytest
 
 import bnnumba
 from bnnumba import buffers
-from tests.problems import LAYOUTS
-from tests.subprocesses import ROOT
+from tests.tools.problems import LAYOUTS
+from tests.tools.subprocesses import ROOT
 
 MIB = 2**20
 FLOAT = np.dtype(np.float32)

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.subprocesses import run_python
+from tests.tools.subprocesses import run_python
 
 STEP = """
 import warnings

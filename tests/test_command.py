@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from bnnumba.command.warm_up import FORMS, jobs
-from tests.subprocesses import ROOT, run_python
+from tests.tools.subprocesses import ROOT, run_python
 
 
 def test_the_report_tells_all_facts_and_measures(tmp_path):

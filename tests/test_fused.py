@@ -6,8 +6,8 @@ import pytest
 import bnnumba
 from bnnumba import BatchNormalization
 from bnnumba.kernels import serial, threaded
-from tests import bounds, oracle
-from tests.problems import FLOATS, LAYOUTS, problem, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
 
 KINDS = [("relu", False), (None, True), ("relu", True)]
 EVERY_KIND = pytest.mark.parametrize(("activation", "with_residual"), KINDS, ids=str)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile_processes import SCENARIOS
-from tests.subprocesses import run_python
+from tests.processes.hostile_processes import SCENARIOS
+from tests.tools.subprocesses import run_python
 
 ENVIRONMENTS = {"omp": {}, "workqueue": {}}
 LIBRARIES = Path(sys.prefix, "lib")  # where PyPI's package puts TBB, and the loader does not look
@@ -16,7 +16,7 @@ if (LIBRARIES / "libtbb.so.12").exists():
 
 def run_in(layer, scenario, **environment):
     environment = {**ENVIRONMENTS[layer], **environment, "NUMBA_THREADING_LAYER": layer}
-    return run_python("-m", "tests.hostile_processes", scenario, **environment)
+    return run_python("-m", "tests.processes.hostile_processes", scenario, **environment)
 
 
 @pytest.mark.parametrize("layer", ENVIRONMENTS)

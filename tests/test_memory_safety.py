@@ -9,9 +9,9 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import bnnumba
 from bnnumba.kernels import serial, threaded
-from tests.kernel_results import SHAPES, every_result
-from tests.problems import FLOATS, problem, same_bits
-from tests.subprocesses import run_python
+from tests.processes.kernel_results import SHAPES, every_result
+from tests.tools.problems import FLOATS, problem, same_bits
+from tests.tools.subprocesses import run_python
 
 MIB = 2**20
 
@@ -19,7 +19,7 @@ MIB = 2**20
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="protects pages by Linux's number for no access")
 @pytest.mark.parametrize("past_cache_bytes", ["", "0"], ids=["as measured", "past the cache"])
 def test_kernels_between_pages_that_nobody_may_touch(past_cache_bytes):
-    assert run_python("-m", "tests.guard_pages", BNNUMBA_PAST_CACHE_BYTES=past_cache_bytes) == "right\n"
+    assert run_python("-m", "tests.processes.guard_pages", BNNUMBA_PAST_CACHE_BYTES=past_cache_bytes) == "right\n"
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -4,8 +4,8 @@ import mpmath
 import numpy as np
 import pytest
 
-from tests import oracle
-from tests.problems import problem
+from tests.tools import oracle
+from tests.tools.problems import problem
 
 SHAPE, EPSILON = (5, 2), 1e-3
 OWN_ERROR = 640 * float(np.finfo(oracle.WIDE).eps)  # some dozens of operations on numbers below 10

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import bnnumba
-from tests import oracle
-from tests.problems import FLOATS, LAYOUTS, problem
+from tests.tools import oracle
+from tests.tools.problems import FLOATS, LAYOUTS, problem
 
 EPSILON = 1e-3
 CASES = pytest.mark.parametrize(

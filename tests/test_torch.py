@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize, prune  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
 from bnnumba.torch import compute, memory  # noqa: E402
-from tests.subprocesses import run_python  # noqa: E402
+from tests.tools.subprocesses import run_python  # noqa: E402
 
 FIRST, LAST, LAST_3D = torch.contiguous_format, torch.channels_last, torch.channels_last_3d
 CASES = {  # the layer, the input's shape, options: PyTorch's own tests have these

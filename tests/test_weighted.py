@@ -6,8 +6,8 @@ import pytest
 import bnnumba
 from bnnumba import BatchNormalization
 from bnnumba.functional import input_gradient
-from tests import bounds, oracle
-from tests.problems import FLOATS, LAYOUTS, problem, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
 
 SHAPES = [((40, 3), -1), ((3000, 70), -1), ((6, 4, 5, 5), 1), ((20, 30, 196), 1), ((6, 20, 64), -1), ((9,), -1),
           ((5, 2, 6, 3), (1, 3)), ((4, 3), ()), ((2, 40_000), 0)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""What may take a process down: `python -m tests.hostile_processes SCENARIO` forks, or starts threads, after use.
+"""Forks and threads after use, which may take a process down: `python -m tests.processes.hostile_processes SCENARIO`.
 
 Every worker makes the forward and the backward of each shape, and compares all bits with what the parent made alone.
 """
@@ -12,8 +12,8 @@ import numba
 import numpy as np
 
 import bnnumba
-from tests.kernel_results import digest
-from tests.problems import problem
+from tests.processes.kernel_results import digest
+from tests.tools.problems import problem
 
 # Serial and threaded, by column and by run, with whole features and without.
 PROBLEMS = [

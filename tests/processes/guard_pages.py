@@ -1,4 +1,4 @@
-"""Arrays between pages that nobody may touch: `python -m tests.guard_pages` runs every kernel on them.
+"""Arrays between pages that nobody may touch: `python -m tests.processes.guard_pages` runs every kernel on them.
 
 A load or store past an array's end that has a protected page behind it, or before its start, ends the process; the
 bytes on its other side are canaries. Results are poisoned first, and must have the bits that ordinary arrays get.
@@ -10,8 +10,8 @@ import mmap
 import numpy as np
 
 from bnnumba.kernels import serial, threaded
-from tests.kernel_results import EMPTY, SHAPES, digest, every_result, label
-from tests.problems import FLOATS, problem
+from tests.processes.kernel_results import EMPTY, SHAPES, digest, every_result, label
+from tests.tools.problems import FLOATS, problem
 
 PAGE = mmap.PAGESIZE
 CANARY = 0xA5
