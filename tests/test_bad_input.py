@@ -1,4 +1,4 @@
-"""Every row of the rules table, broken in every way: the right error, its words, and nothing written."""
+"""Each argument wrong in every way: the right error, in the right words, and nothing written."""
 
 import copy
 import re

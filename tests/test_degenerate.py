@@ -1,4 +1,4 @@
-"""Design's table of degenerate data: nothing to reduce, nothing that varies, nothing finite."""
+"""Degenerate data: nothing to reduce, nothing that varies, nothing finite."""
 
 import warnings
 
