@@ -1,4 +1,4 @@
-"""Settings of the whole suite: Hypothesis, options, markers."""
+"""Settings of the whole suite: Hypothesis, options, markers, and the two processes that share it."""
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -6,6 +6,10 @@ from hypothesis import HealthCheck, settings
 COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 settings.register_profile("bnnumba", **COMMON, derandomize=True, max_examples=100)
 settings.load_profile("bnnumba")
+
+# Two processes share the suite, a file at a time. These files take longest: begun last, one would leave a core idle.
+PROCESSES = 2
+FIRST = ("test_memory_safety", "test_modes", "test_command", "test_kernels")
 
 
 def pytest_addoption(parser):
@@ -22,10 +26,24 @@ def pytest_configure(config):
         settings.load_profile("fuzz")
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own
+def pytest_cmdline_main(config):
+    """Share the suite where the whole of it runs; tests that are named, or timed, run in this process."""
+    if hasattr(config, "workerinput"):  # one of the processes, which must not share its part again
+        return
+    option = config.option
+    whole = config.args_source is config.ArgsSource.TESTPATHS
+    alone = option.benchmark_only or option.benchmark_enable or option.usepdb or option.collectonly
+    if whole and not alone and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses, option.dist, option.loadscopereorder = PROCESSES, "loadfile", False
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Leave out what --large asks for, as what is not chosen, not as what could not run."""
+    """Leave out what --large asks for, as what is not chosen, not as what could not run; the longest files first."""
     if not config.option.large:
         others = [item for item in items if item.get_closest_marker("large")]
         items[:] = [item for item in items if item not in others]
         config.hook.pytest_deselected(items=others)
+    order = {name: turn for turn, name in enumerate(FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(FIRST)))

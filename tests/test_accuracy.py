@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from tests import accuracy, bounds, oracle
+from tests.tools import accuracy, bounds, oracle
 
 SHAPE = (8, 5, 5, 6)
 

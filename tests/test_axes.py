@@ -8,8 +8,8 @@ import pytest
 
 import bnnumba
 from bnnumba.axes import canonical_view
-from tests import bounds, oracle
-from tests.problems import LAYOUTS, fortran, problem, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.problems import LAYOUTS, fortran, problem, same_bits
 
 SHAPE = (2, 3, 4, 5)
 EVERY_AXIS = [axes for n in range(5) for axes in itertools.combinations(range(4), n)]

@@ -1,4 +1,4 @@
-"""Every row of the rules table, broken in every way: the right error, its words, and nothing written."""
+"""Each argument wrong in every way: the right error, in the right words, and nothing written."""
 
 import copy
 import re
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import bnnumba
-from tests.problems import same_bits
+from tests.tools.problems import same_bits
 
 AxisError = np.exceptions.AxisError
 SHAPE, FEATURES = (4, 3), (3,)

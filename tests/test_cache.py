@@ -4,15 +4,16 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.subprocesses import run_python
+from tests.tools.subprocesses import run_python
 
 STEP = """
 import warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     import numpy, bnnumba
-    moments = bnnumba.moments(numpy.arange(6.0).reshape(3, 2))
-assert (moments.mean == [2, 3]).all()
+    mean, var = numpy.zeros(2), numpy.ones(2)
+    bnnumba.update_moving(mean, var, bnnumba.Moments(numpy.ones(2), numpy.ones(2), 3), 0.75)
+assert (mean == 0.25).all()
 print(*sorted({str(warning.message) for warning in caught}), sep="\\n")
 """
 
@@ -51,5 +52,5 @@ def test_no_directory_at_all(tmp_path):
 
 def test_directory_lost_before_the_kernel_is_kept(tmp_path):
     lost = tmp_path / "lost"
-    lose = f"import shutil; shutil.rmtree({str(lost)!r}); open({str(lost)!r}, 'w').close()\n    moments ="
-    assert "cannot be cached" in run_python("-c", STEP.replace("moments =", lose), NUMBA_CACHE_DIR=str(lost))
+    lose = f"import shutil; shutil.rmtree({str(lost)!r}); open({str(lost)!r}, 'w').close()\n    mean, var ="
+    assert "cannot be cached" in run_python("-c", STEP.replace("mean, var =", lose), NUMBA_CACHE_DIR=str(lost))

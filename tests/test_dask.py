@@ -17,9 +17,9 @@ from dask.callbacks import Callback  # noqa: E402
 
 import bnnumba  # noqa: E402  # behind what may be missing
 import bnnumba.dask as bd  # noqa: E402
-from tests import bounds, oracle  # noqa: E402
-from tests.problems import FLOATS, LAYOUTS, problem, same_bits  # noqa: E402
-from tests.subprocesses import error_without, run_python  # noqa: E402
+from tests.tools import bounds, oracle  # noqa: E402
+from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits  # noqa: E402
+from tests.tools.subprocesses import error_without, run_python  # noqa: E402
 
 SHAPES = [((60, 7), -1), ((60, 7), 0), ((8, 9, 5, 4), 1), ((8, 9, 5, 4), (-1, 1)), ((6, 5, 4), ()), ((5, 4), (0, 1))]
 DTYPES = [*FLOATS, np.float16, ml_dtypes.bfloat16]

@@ -1,4 +1,4 @@
-"""Design's table of degenerate data: nothing to reduce, nothing that varies, nothing finite."""
+"""Degenerate data: nothing to reduce, nothing that varies, nothing finite."""
 
 import warnings
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import bnnumba
-from tests import bounds, oracle
-from tests.problems import FLOATS, problem, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, problem, same_bits
 
 AXES = pytest.mark.parametrize("feature_axis", [0, 1, 2, (0, 2), (1, 2)], ids=str)
 DTYPES = pytest.mark.parametrize("dtype", FLOATS)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bnnumba import BatchNormalization
-from tests.subprocesses import run_python
+from tests.tools.subprocesses import run_python
 
 STEPS = 10
 # float64: roundings of sums in another order; float32: of standardized data

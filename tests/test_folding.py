@@ -7,7 +7,7 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization, fold_into_conv, fold_into_dense
-from tests.problems import LAYOUTS, same_bits
+from tests.tools.problems import LAYOUTS, same_bits
 
 INPUTS, OUTPUTS = 5, 3
 DTYPES = {np.float32: 2e-6, np.float64: 1e-14}  # and how far the roundings of ten operations of size 1 may lead

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import bnnumba
-from tests import bounds, oracle
-from tests.problems import FLOATS, LAYOUTS, problem, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
 
 OFFSETS = (0.0, 1e2, 1e4, 1e6)  # mean/std
 

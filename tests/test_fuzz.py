@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 
 import bnnumba
-from tests import bounds, oracle
-from tests.fuzzing import cases
-from tests.problems import LAYOUTS, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.fuzzing import cases
+from tests.tools.problems import LAYOUTS, same_bits
 
 
 @pytest.fixture(autouse=True)

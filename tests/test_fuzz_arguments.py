@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import bnnumba
 from bnnumba import BatchNormalization, Moments
-from tests.problems import LAYOUTS, same_bits
+from tests.tools.problems import LAYOUTS, same_bits
 
 SHAPE, FEATURES = (4, 3), (3,)
 

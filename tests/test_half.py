@@ -6,7 +6,7 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
-from tests.problems import LAYOUTS, problem, same_bits
+from tests.tools.problems import LAYOUTS, problem, same_bits
 
 HALVES = [np.float16, ml_dtypes.bfloat16]
 SHAPES = [((40, 7), -1), ((5000, 64), -1), ((8, 16, 14, 14), 1), ((300, 17, 3, 3), 1), ((3000, 5, 7), (1, 2))]

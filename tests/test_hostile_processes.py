@@ -1,12 +1,13 @@
 """Forks and threads after use, for real, in every threading layer that loads."""
 
+import json
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.hostile_processes import SCENARIOS
-from tests.subprocesses import run_python
+from tests.processes.hostile_processes import PROBLEMS, SCENARIOS, step
+from tests.tools.subprocesses import run_python
 
 ENVIRONMENTS = {"omp": {}, "workqueue": {}}
 LIBRARIES = Path(sys.prefix, "lib")  # where PyPI's package puts TBB, and the loader does not look
@@ -14,18 +15,27 @@ if (LIBRARIES / "libtbb.so.12").exists():
     ENVIRONMENTS["tbb"] = {"LD_LIBRARY_PATH": str(LIBRARIES)}
 
 
-def run_in(layer, scenario, **environment):
+@pytest.fixture(scope="module")
+def bits():
+    """What this process gives."""
+    return [step(*each) for each in PROBLEMS]
+
+
+def check(bits, layer, *scenarios, **environment):
     environment = {**ENVIRONMENTS[layer], **environment, "NUMBA_THREADING_LAYER": layer}
-    return run_python("-m", "tests.hostile_processes", scenario, **environment)
+    printed = run_python("-m", "tests.processes.hostile_processes", *scenarios, **environment)
+    first, *others = printed.splitlines()
+    assert json.loads(first) == bits
+    assert others == [f"{scenario}: right" for scenario in scenarios]
 
 
 @pytest.mark.parametrize("layer", ENVIRONMENTS)
-@pytest.mark.parametrize("scenario", SCENARIOS)
-def test_right_bits_and_no_signal(scenario, layer):
-    assert run_in(layer, scenario).endswith("right\n")
+def test_right_bits_and_no_signal(layer, bits):
+    check(bits, layer, *SCENARIOS)
 
 
 @pytest.mark.parametrize("layer", ENVIRONMENTS)
-def test_bits_do_not_depend_on_the_number_of_threads(layer):
+@pytest.mark.parametrize("number", [1, 2, 7])
+def test_bits_do_not_depend_on_the_number_of_threads(number, layer, bits):
     """One, two, and more than there are cores."""
-    assert len({run_in(layer, "alone", NUMBA_NUM_THREADS=str(number)) for number in (1, 2, 7)}) == 1
+    check(bits, layer, "alone", NUMBA_NUM_THREADS=str(number))

@@ -7,10 +7,10 @@ import pytest
 
 import bnnumba
 from bnnumba.kernels import serial, threaded
-from tests import bounds, oracle
-from tests.kernel_results import EMPTY, EPSILON, SHAPES, digest, every_result, label
-from tests.problems import FLOATS, problem, same_bits
-from tests.subprocesses import run_python
+from tests.processes.kernel_results import EMPTY, EPSILON, SHAPES, digest, every_result, label
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, problem, same_bits
+from tests.tools.subprocesses import run_python
 
 DTYPES = pytest.mark.parametrize("dtype", FLOATS)
 EVERY_SHAPE = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -110,8 +110,8 @@ def test_a_row_has_the_bits_that_it_has_alone(feature, form):
 
 @pytest.fixture(scope="module")
 def digests():
-    """Those that `tests.kernel_results` prints."""
-    return json.loads(run_python("-m", "tests.kernel_results", NUMBA_NUM_THREADS=str(MOST_THREADS)))
+    """Those that `tests.processes.kernel_results` prints."""
+    return json.loads(run_python("-m", "tests.processes.kernel_results", NUMBA_NUM_THREADS=str(MOST_THREADS)))
 
 
 @DTYPES

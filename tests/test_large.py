@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import bnnumba
-from tests.problems import same_bits
+from tests.tools.problems import same_bits
 
 BLOCK = 2**16
 SIZE = 2**31 + 128

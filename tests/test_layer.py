@@ -9,8 +9,8 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
-from tests import bounds, oracle
-from tests.problems import FLOATS, problem, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, problem, same_bits
 
 WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance")
 

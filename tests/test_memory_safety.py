@@ -1,6 +1,7 @@
 """No kernel reads or writes beyond its arrays, leaves an element out, or keeps memory."""
 
 import gc
+import json
 import sys
 
 import numpy as np
@@ -9,17 +10,29 @@ from numba.core.runtime import _nrt_python, rtsys
 
 import bnnumba
 from bnnumba.kernels import serial, threaded
-from tests.kernel_results import SHAPES, every_result
-from tests.problems import FLOATS, problem, same_bits
-from tests.subprocesses import run_python
+from tests.processes.kernel_results import EMPTY, SHAPES, digest, every_result, label
+from tests.tools.problems import FLOATS, problem, same_bits
+from tests.tools.subprocesses import run_python
 
 MIB = 2**20
 
 
+@pytest.fixture(scope="module")
+def digests():
+    """What the kernels of this process give of every shape and dtype."""
+    return {
+        label(shape, dtype): digest(every_result(serial, problem(shape, 1, dtype, offset=100.0)))
+        for shape in SHAPES + EMPTY
+        for dtype in FLOATS
+    }
+
+
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="protects pages by Linux's number for no access")
 @pytest.mark.parametrize("past_cache_bytes", ["", "0"], ids=["as measured", "past the cache"])
-def test_kernels_between_pages_that_nobody_may_touch(past_cache_bytes):
-    assert run_python("-m", "tests.guard_pages", BNNUMBA_PAST_CACHE_BYTES=past_cache_bytes) == "right\n"
+def test_kernels_between_pages_that_nobody_may_touch(past_cache_bytes, digests):
+    """They have the bits that ordinary arrays get, also where all is stored past the cache."""
+    printed = run_python("-m", "tests.processes.guard_pages", BNNUMBA_PAST_CACHE_BYTES=past_cache_bytes)
+    assert json.loads(printed) == {name: [own] for name, own in digests.items()}
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

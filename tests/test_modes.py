@@ -3,9 +3,9 @@
 import pytest
 
 from bnnumba.kernels import serial
-from tests.kernel_results import digest, every_result
-from tests.problems import problem
-from tests.subprocesses import run_python
+from tests.processes.kernel_results import digest, every_result
+from tests.tools.problems import problem
+from tests.tools.subprocesses import run_python
 
 GENERIC = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
 PAST_CACHE = {"BNNUMBA_PAST_CACHE_BYTES": "0"}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import bnnumba
-from tests import bounds, oracle
-from tests.problems import FLOATS, LAYOUTS, problem
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, LAYOUTS, problem
 
 
 @pytest.mark.parametrize("ddof", [0, 1])

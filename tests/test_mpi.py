@@ -1,11 +1,11 @@
-"""Synchronized batch normalization, on several ranks for real; `tests.mpi_ranks` has what they do."""
+"""Synchronized batch normalization, on several ranks for real; `tests.processes.mpi_ranks` has what they do."""
 
 import re
 
 import numpy as np
 import pytest
 
-from tests.subprocesses import run_python, run_ranks
+from tests.tools.subprocesses import run_python, run_ranks
 
 pytest.importorskip("mpi4py")
 
@@ -17,25 +17,25 @@ def check_right(printed, number):
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_every_scenario(number):
-    printed, status = run_ranks(number, "-m", "tests.mpi_ranks")
+    printed, status = run_ranks(number, "-m", "tests.processes.mpi_ranks")
     assert status == 0, printed
     check_right(printed, number)
 
 
 @pytest.mark.parametrize("number", [4, 5, 7])
 def test_more_ranks(number):
-    printed, status = run_ranks(number, "-m", "tests.mpi_ranks", "tree", "population")
+    printed, status = run_ranks(number, "-m", "tests.processes.mpi_ranks", "tree", "population")
     assert status == 0, printed
     check_right(printed, number)
 
 
 def test_an_ordinary_process():
-    check_right(run_python("-m", "tests.mpi_ranks"), 1)
+    check_right(run_python("-m", "tests.processes.mpi_ranks"), 1)
 
 
 @pytest.mark.parametrize("number", [2, 3])
 def test_a_rank_that_raises_ends_all(number):
-    printed, status = run_ranks(number, "-m", "tests.mpi_ranks", "raises", seconds=120)
+    printed, status = run_ranks(number, "-m", "tests.processes.mpi_ranks", "raises", seconds=120)
     assert status != 0
     assert "the last rank's own error" in printed
     assert "is right" not in printed

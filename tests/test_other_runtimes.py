@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from tests.subprocesses import run_python
+from tests.tools.subprocesses import run_python
 
 WORK = {
     "torch": "import torch; work = lambda: torch.randn(4096, 256).var(0)",
@@ -16,7 +16,7 @@ WORK = {
     ),
 }
 OURS = """
-from tests.hostile_processes import PROBLEMS, step
+from tests.processes.hostile_processes import PROBLEMS, step
 ours = lambda: [step(*each) for each in PROBLEMS]
 """
 AFTER = f"{{other}}\nwork(){OURS}found = ours(); work(); assert ours() == found\nprint(found)"

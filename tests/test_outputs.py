@@ -5,7 +5,7 @@ import pytest
 
 import bnnumba
 from bnnumba.kernels.plan import BLOCK
-from tests.problems import LAYOUTS, problem, same_bits
+from tests.tools.problems import LAYOUTS, problem, same_bits
 
 SHAPES = pytest.mark.parametrize("shape", [(6, 4, 5), (40, 4, 300)], ids=str)
 

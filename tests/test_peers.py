@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bnnumba import BatchNormalization
-from tests.problems import problem
+from tests.tools.problems import problem
 
 STEPS = 4
 near = {"rtol": 2e-5, "atol": 2e-5}

@@ -14,8 +14,8 @@ import bnnumba
 from bnnumba import Moments, merge_moments
 from bnnumba.pairs import Pair, quotient
 from bnnumba.pooling import Spread, pooled
-from tests import bounds, oracle
-from tests.problems import FLOATS, problem, same_bits
+from tests.tools import bounds, oracle
+from tests.tools.problems import FLOATS, problem, same_bits
 
 
 def in_order(parts):

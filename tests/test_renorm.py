@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from bnnumba import BatchNormalization
-from tests import oracle
-from tests.problems import problem, same_bits
+from tests.tools import oracle
+from tests.tools.problems import problem, same_bits
 
 EPSILON, MOMENTUM, RENORM_MOMENTUM = 1e-3, 0.8, 0.7
 STATISTICS = ("moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev")

@@ -16,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from bnnumba.sklearn import Standardizer
-from tests.subprocesses import error_without
+from tests.tools.subprocesses import error_without
 
 STATISTICS = ("mean_", "var_", "scale_")
 

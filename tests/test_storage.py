@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from bnnumba import BatchNormalization, storage
-from tests.problems import problem, same_bits
+from tests.tools.problems import problem, same_bits
 
 LAYERS = {
     "defaults": {},

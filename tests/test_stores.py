@@ -5,7 +5,7 @@ import pytest
 
 from bnnumba.kernels import serial, threaded
 from bnnumba.kernels.stores import PAST_CACHE_BYTES
-from tests.problems import same_bits
+from tests.tools.problems import same_bits
 
 ELEMENTS = PAST_CACHE_BYTES // 8 + 1  # float32's x and y together reach it; half precision has twice as many
 SHAPES = [(33, 1), (64, 1), (1000, 1), (2048, 1), (3, 149), (3, None)]

@@ -8,9 +8,9 @@ from numba import njit
 
 import bnnumba
 from bnnumba.kernels import serial
-from tests import user_step
-from tests.problems import FLOATS, same_bits
-from tests.subprocesses import run_python
+from tests.processes import user_step
+from tests.tools.problems import FLOATS, same_bits
+from tests.tools.subprocesses import run_python
 
 SHAPES = pytest.mark.parametrize("shape", [(40, 5, 1), (6, 5, 49), (3000, 70, 1), (20, 30, 196)], ids=str)
 
@@ -45,7 +45,7 @@ def test_steps_inside_a_prange():
 
 def test_cached_steps_in_a_fresh_process(tmp_path):
     """The second process compiles nothing of the user's, and gets the same bits; so does this process."""
-    command = ("-m", "tests.user_step")
+    command = ("-m", "tests.processes.user_step")
     first, second = (json.loads(run_python(*command, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
     for name, (step, parts) in user_step.CASES.items():
         assert first[name]["from cache"] == 0

@@ -1,7 +1,8 @@
 """All that the kernels give on a table of shapes, and its bits under every number of threads.
 
-`python -m tests.kernel_results` prints, as JSON, a digest for each shape and dtype: of the serial form, and of the
-threaded form with 1 to 4 threads. It is a process of its own because Numba fixes its most threads when it is imported.
+`python -m tests.processes.kernel_results` prints, as JSON, a digest for each shape and dtype: of the serial form, and
+of the threaded form with 1 to 4 threads. It is a process of its own because Numba fixes the largest number of threads
+when it is imported.
 """
 
 import hashlib
@@ -12,7 +13,7 @@ import numpy as np
 
 from bnnumba.activations import NAMED
 from bnnumba.kernels import serial, threaded
-from tests.problems import FLOATS, problem
+from tests.tools.problems import FLOATS, problem
 
 EPSILON = 1e-3
 # (outer, feature, inner); few and many of each, and sizes that fill no vector.

@@ -1,9 +1,12 @@
-"""What may take a process down: `python -m tests.hostile_processes SCENARIO` forks, or starts threads, after use.
+"""Forks and threads after use, which may take a process down.
 
-Every worker makes the forward and the backward of each shape, and compares all bits with what the parent made alone.
+`python -m tests.processes.hostile_processes [SCENARIO ...]` runs all scenarios, or those that are named, one after the
+other. Every worker makes the forward and the backward of each shape, and compares all bits with what the parent made
+alone. These are printed first, as JSON, and then a line for each scenario that went well.
 """
 
 import argparse
+import json
 import multiprocessing
 import os
 import threading
@@ -12,8 +15,8 @@ import numba
 import numpy as np
 
 import bnnumba
-from tests.kernel_results import digest
-from tests.problems import problem
+from tests.processes.kernel_results import digest
+from tests.tools.problems import problem
 
 # Serial and threaded, by column and by run, with whole features and without.
 PROBLEMS = [
@@ -46,7 +49,6 @@ def alone():
     for number in range(1, numba.config.NUMBA_NUM_THREADS + 1):
         numba.set_num_threads(number)
         assert right()
-    print(EXPECTED)
 
 
 def fork():
@@ -79,12 +81,12 @@ def pool():
         assert all(workers.map(right, range(16)))
 
 
-def threads(number=8, calls=1000):
+def threads(number=8, steps=60):
     """Threads that call at once, each the problems in an order of its own."""
     wrong = []
 
     def call(thread):
-        order = np.random.default_rng(thread).integers(len(PROBLEMS), size=calls // 4)  # a step is four calls
+        order = np.random.default_rng(thread).integers(len(PROBLEMS), size=steps)
         wrong.extend(k for k in order if step(*PROBLEMS[k]) != EXPECTED[k])
 
     workers = [threading.Thread(target=call, args=(thread,)) for thread in range(number)]
@@ -99,9 +101,10 @@ SCENARIOS = {scenario.__name__: scenario for scenario in (alone, fork, process, 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("scenario", choices=SCENARIOS)
-    scenario = SCENARIOS[parser.parse_args().scenario]
+    parser.add_argument("scenarios", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
     EXPECTED[:] = [step(*each) for each in PROBLEMS]
-    scenario()
-    assert right(), "the parent is harmed"
-    print("right")
+    print(json.dumps(EXPECTED), flush=True)  # before any fork, which would print it again
+    for name in parser.parse_args().scenarios:
+        SCENARIOS[name]()
+        assert right(), f"the parent is harmed by {name}"
+        print(f"{name}: right", flush=True)

@@ -1,4 +1,4 @@
-"""The largest error of batch normalization, here and elsewhere: `python -m tests.accuracy` prints it as Markdown.
+"""The largest error of batch normalization, here and elsewhere: `python -m tests.tools.accuracy` prints it as Markdown.
 
 Each entry is the largest |y - exact| over all elements of one training forward pass, without gamma and beta, epsilon
 1e-3. The data is float32 of shape (32, 28, 28, 64), normal with standard deviation 1 around the mean in the column's
@@ -11,7 +11,7 @@ import importlib.util
 import numpy as np
 
 from bnnumba import batch_norm
-from tests import oracle
+from tests.tools import oracle
 
 SHAPE, EPSILON = (32, 28, 28, 64), 1e-3
 OFFSETS = (0.0, 1e2, 1e4, 1e6)

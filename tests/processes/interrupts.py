@@ -1,11 +1,14 @@
-"""Interrupts at any moment: `python -m tests.interrupts`; with an empty cache, the first come while kernels compile."""
+"""Interrupts at any moment: `python -m tests.processes.interrupts`.
+
+With an empty cache, the first ones come while kernels compile.
+"""
 
 import signal
 
 import numpy as np
 
 from bnnumba import BatchNormalization
-from tests.problems import problem
+from tests.tools.problems import problem
 
 SHAPES = ((64, 5), (12_000, 64))  # serial, and with threads
 PAUSES = np.random.default_rng(0).uniform(1e-5, 0.003, 300)  # seconds: a step with threads takes about 2 ms

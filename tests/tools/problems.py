@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests import oracle
+from tests.tools import oracle
 
 FLOATS = (np.float32, np.float64)
 

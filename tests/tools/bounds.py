@@ -13,7 +13,7 @@ value comes as near to the largest number as its bound, or passes it, a result m
 
 import numpy as np
 
-from tests import oracle
+from tests.tools import oracle
 
 E64 = 2.0**-52
 EPS = {np.dtype(np.float32): 2.0**-23, np.dtype(np.float64): E64}

@@ -1,7 +1,7 @@
 """A user's own compiled code: training steps through `bnnumba.kernels`.
 
-`python -m tests.user_step` caches them on disk and prints, as JSON, the digest of each one's results and how often its
-compiled form came from the disk cache.
+`python -m tests.processes.user_step` caches them on disk and prints, as JSON, the digest of each one's results and how
+often its compiled form came from the disk cache.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, prange
 
 from bnnumba.kernels import serial, threaded
-from tests.problems import problem
+from tests.tools.problems import problem
 
 EPSILON, MOMENTUM, DDOF = 1e-3, 0.9, 1
 

@@ -1,17 +1,19 @@
-"""Arrays between pages that nobody may touch: `python -m tests.guard_pages` runs every kernel on them.
+"""Arrays between pages that nobody may touch: `python -m tests.processes.guard_pages` runs every kernel on them.
 
 A load or store past an array's end that has a protected page behind it, or before its start, ends the process; the
-bytes on its other side are canaries. Results are poisoned first, and must have the bits that ordinary arrays get.
+bytes on its other side are canaries. Results are poisoned first. What is printed, as JSON, is the digests that each
+shape and dtype gave: of all forms and places, they should be one.
 """
 
 import ctypes
+import json
 import mmap
 
 import numpy as np
 
 from bnnumba.kernels import serial, threaded
-from tests.kernel_results import EMPTY, SHAPES, digest, every_result, label
-from tests.problems import FLOATS, problem
+from tests.processes.kernel_results import EMPTY, SHAPES, digest, every_result, label
+from tests.tools.problems import FLOATS, problem
 
 PAGE = mmap.PAGESIZE
 CANARY = 0xA5
@@ -47,17 +49,17 @@ class Guarded:
 
 
 def main():
+    found = {}
     for shape in SHAPES + EMPTY:
         for dtype in FLOATS:
-            p = problem(shape, 1, dtype, offset=100.0)
-            expected = digest(every_result(serial, p))
+            p, digests = problem(shape, 1, dtype, offset=100.0), set()
             for at_end in (True, False):
                 for form in (serial, threaded):
                     guarded = Guarded(at_end)
-                    found = every_result(form, p, guarded.copy)
-                    assert digest(found) == expected, label(shape, dtype)
+                    digests.add(digest(every_result(form, p, guarded.copy)))
                     guarded.check()
-    print("right")
+            found[label(shape, dtype)] = sorted(digests)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Layers on all ranks at once: `mpiexec -n 3 python -m mpi4py -m tests.mpi_ranks [SCENARIO ...]`, by default all.
+"""Layers on all ranks at once: `mpiexec -n 3 python -m mpi4py -m tests.processes.mpi_ranks [SCENARIO ...]`.
 
-Every rank makes the whole batch, and trains on its part. What comes out is compared with the oracle of the whole batch,
-or with one process's layer, which is compared with the oracle elsewhere.
+Without a name, all scenarios run. Every rank makes the whole batch, and trains on its part. What comes out is compared
+with the oracle of the whole batch, or with one process's layer, which is compared with the oracle elsewhere.
 """
 
 import copy
@@ -17,8 +17,8 @@ from mpi4py import MPI
 
 from bnnumba import BatchNormalization, Moments, population_moments
 from bnnumba.mpi import SyncBatchNormalization, exchange
-from tests import bounds, oracle
-from tests.problems import problem
+from tests.tools import bounds, oracle
+from tests.tools.problems import problem
 
 WORLD = MPI.COMM_WORLD
 RANK, SIZE = WORLD.rank, WORLD.size

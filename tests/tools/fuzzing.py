@@ -6,8 +6,8 @@ import numba
 import numpy as np
 from hypothesis import strategies as st
 
-from tests import oracle
-from tests.problems import FLOATS, LAYOUTS, Problem
+from tests.tools import oracle
+from tests.tools.problems import FLOATS, LAYOUTS, Problem
 
 EPSILONS = (0.0, 1e-5, 1e-3, 2.0)
 OFFSETS = (0.0, -0.5, 1e2, 1e4, -1e6)  # mean/std
