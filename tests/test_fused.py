@@ -5,11 +5,13 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
+from bnnumba.activations import LeakyRelu, Relu, Relu6, of_text, public, text_of
 from bnnumba.kernels import serial, threaded
 from tests.tools import bounds, differences, oracle
 from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
 
-KINDS = [("relu", False), (None, True), ("relu", True)]
+LEAKY = LeakyRelu(0.3)
+KINDS = [("relu", False), (None, True), ("relu", True), ("relu6", True), (LEAKY, False)]
 EVERY_KIND = pytest.mark.parametrize(("activation", "with_residual"), KINDS, ids=str)
 SHAPES = pytest.mark.parametrize(
     ("shape", "axis"), [((40, 3), -1), ((3000, 70), -1), ((6, 4, 5, 5), 1), ((20, 30, 196), 1), ((5, 2, 6, 3), (1, 3))],
@@ -22,7 +24,9 @@ class Step:
     """A problem with its residual, and its forward pass."""
 
     def __init__(self, shape, axis, activation, with_residual, dtype=np.float32):
-        self.p, self.axis = problem(shape, axis, dtype, offset=3.0), axis
+        p = problem(shape, axis, dtype, offset=3.0)
+        self.p = p._replace(gamma=4 * p.gamma) if activation == "relu6" else p  # so that y passes 6
+        self.axis = axis
         self.residual = (-self.p.dy).astype(dtype) if with_residual else None
         self.activation = activation
         self.y, self.moments = self.batch_norm()
@@ -74,7 +78,7 @@ def test_against_the_oracle(shape, axis, dtype, activation, with_residual):
 @EVERY_KIND
 @pytest.mark.parametrize("frozen", [False, True])
 def test_numerical_differentiation(frozen, activation, with_residual):
-    """Of <dy, y> with respect to x, gamma, beta and the residual, in float64; no element is near the ReLU's edge."""
+    """Of <dy, y> with respect to x, gamma, beta and the residual, in float64; no element is near an edge."""
     step = Step((7, 3), -1, activation, with_residual, np.float64)
     p, constants = step.p, step.moments[:2]
     residual = np.zeros_like(p.x) if step.residual is None else step.residual
@@ -84,7 +88,8 @@ def test_numerical_differentiation(frozen, activation, with_residual):
         exact = oracle.normalize(x, *(np.squeeze(m) for m in moments), gamma, beta)
         return (p.dy * oracle.act(exact, activation, residual).y).sum()
 
-    assert abs(oracle.batch_norm(p.x, p.gamma, p.beta).y + residual).min() > 1e-4
+    v = oracle.batch_norm(p.x, p.gamma, p.beta).y + residual
+    assert min(abs(v - edge).min() for edge in (0, 6)) > 1e-4
     gradients = step.backward(frozen=frozen)
     dresidual = oracle.behind(p.dy, step.y, activation) if step.residual is None else gradients.dresidual
     for which, gradient in enumerate((gradients.dx, gradients.dgamma, gradients.dbeta, dresidual)):
@@ -126,22 +131,54 @@ def test_results_in_the_place_of_inputs(activation, with_residual):
                 np.testing.assert_array_equal(one, other)
 
 
+def check_made_again(shape, dtype, form, activation):
+    p = problem(shape, 1, dtype, offset=3.0)
+    x = p.x.copy()
+    x[::5] = 0.0  # with beta 0 too, y may be just 0
+    beta, (mean, var) = np.where(np.arange(shape[1]) % 2, p.beta, 0.0), np.empty((2, shape[1]))
+    y = np.empty_like(x)
+    form.batch_norm_into(x, p.gamma, beta, EPSILON, y, mean, var, None, activation)
+    expected, made = ([np.empty_like(x), *np.empty((2, shape[1]))] for _ in range(2))
+    given = p.dy, x, mean, var, p.gamma, EPSILON
+    form.batch_norm_backward_into(*given, *expected, None, activation, y)
+    form.batch_norm_backward_into(*given, *made, None, activation, None, beta)
+    assert all(map(same_bits, made, expected))
+
+
 @pytest.mark.parametrize("form", [serial, threaded], ids=["serial", "threaded"])
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(
     "shape", [(37, 3, 1), (3000, 70, 1), (700, 256, 1), (6, 4, 25), (20, 30, 196), (0, 4, 1)], ids=str
 )
 def test_a_result_made_again_has_its_bits(shape, dtype, form):
-    p = problem(shape, 1, dtype, offset=3.0)
-    x = p.x.copy()
-    x[::5] = 0.0  # with beta 0 too, y may be just 0
-    beta, (mean, var) = np.where(np.arange(shape[1]) % 2, p.beta, 0.0), np.empty((2, shape[1]))
-    y = np.empty_like(x)
-    form.batch_norm_relu_into(x, p.gamma, beta, EPSILON, y, mean, var)
-    expected, made = ([np.empty_like(x), *np.empty((2, shape[1]))] for _ in range(2))
-    form.relu_backward_into(p.dy, y, x, mean, var, p.gamma, EPSILON, *expected)
-    form.remade_relu_backward_into(p.dy, x, mean, var, p.gamma, beta, EPSILON, *made)
-    assert all(map(same_bits, made, expected))
+    check_made_again(shape, dtype, form, Relu())
+
+
+@pytest.mark.parametrize("activation", [Relu6(), LEAKY], ids=str)
+def test_results_of_other_activations_made_again(activation):
+    check_made_again((300, 5, 1), np.float64, serial, activation)
+
+
+@pytest.mark.parametrize("with_residual", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "relu6", LEAKY], ids=str)
+def test_every_activation_with_and_without_a_residual(activation, with_residual):
+    test_against_the_oracle((9, 4, 5), 1, np.float64, activation, with_residual)
+    for frozen in (False, True):
+        test_numerical_differentiation(frozen, activation, with_residual)
+
+
+@pytest.mark.parametrize("given", [0, -0.1, np.nan, np.inf, "1"])
+def test_a_slope_that_y_could_not_tell_is_refused(given):
+    with pytest.raises((TypeError, ValueError), match="negative_slope must be"):
+        LeakyRelu(given)
+
+
+@pytest.mark.parametrize("activation", ["relu", "relu6", LEAKY], ids=str)
+def test_an_activation_is_written_and_read(activation):
+    assert public(of_text(text_of(activation))) == activation
+    layer = BatchNormalization(activation=activation)
+    assert BatchNormalization.from_config(layer.get_config()).activation == activation
+    assert f"activation={activation!r}" in repr(layer)
 
 
 def test_dresidual_without_an_activation_is_dy_itself():
@@ -180,6 +217,13 @@ def test_no_elements(shape, activation, with_residual):
 # ---- the layer
 
 
+def activated(v, activation):
+    """By NumPy, in v's dtype: with the bits of one rounding."""
+    if isinstance(activation, LeakyRelu):
+        return np.where(v < 0, v.dtype.type(activation.negative_slope) * v, v)
+    return {None: v, "relu": np.maximum(v, 0), "relu6": np.clip(v, 0, 6)}[activation]
+
+
 MODES = {
     "training": {},
     "frozen": {"trainable": False},
@@ -202,7 +246,7 @@ def test_the_layer(mode, activation, with_residual):
     fused, plain = layers
     expected = plain(step.p.x, training=True)
     expected = expected if step.residual is None else expected + step.residual
-    expected = np.maximum(expected, 0) if activation else expected
+    expected = activated(expected, activation)
     np.testing.assert_array_equal(fused(step.p.x, training=True, residual=step.residual), expected)
     dresidual = oracle.behind(step.p.dy, expected, activation)
     result = fused.backward(step.p.dy)
@@ -214,7 +258,7 @@ def test_the_layer(mode, activation, with_residual):
         assert same_bits(getattr(fused, name), getattr(plain, name)), name
     inference = fused(step.p.x, residual=step.residual)
     expected = plain(step.p.x) + (0 if step.residual is None else step.residual)
-    np.testing.assert_array_equal(inference, np.maximum(expected, 0) if activation else expected)
+    np.testing.assert_array_equal(inference, activated(expected, activation))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -227,7 +271,9 @@ def test_pytorch_has_the_same(activation, with_residual, frozen):
     mean, var = (torch.from_numpy(m) for m in step.moments[:2])
     z = torch.nn.functional.batch_norm(leaves[0], mean, var, leaves[1], leaves[2], not frozen, 0.0, EPSILON)
     z = z + leaves[3] if with_residual else z
-    y = torch.relu(z) if activation else z
+    functional = torch.nn.functional
+    theirs = {"relu": functional.relu, "relu6": functional.relu6, None: lambda v: v}
+    y = theirs[activation](z) if activation in theirs else functional.leaky_relu(z, activation.negative_slope)
     used = leaves if with_residual else leaves[:3]
     theirs = torch.autograd.grad(y, used, torch.from_numpy(p.dy))
     np.testing.assert_allclose(step.y, y.detach().numpy(), rtol=1e-12, atol=1e-12)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bnnumba
+from bnnumba.activations import NAMED
 from bnnumba.kernels import serial, threaded
 from tests.processes.kernel_results import EMPTY, EPSILON, SHAPES, digest, every_result, label
 from tests.tools import bounds, oracle
@@ -52,16 +53,16 @@ def check_fused(p, results):
         "relu": np.maximum(results["normalize"], 0), "add": with_residual, "add_relu": np.maximum(with_residual, 0)
     }  # fmt: skip
     for kind, y in expected.items():
-        for kernel in (f"normalize_{kind}", f"batch_norm_{kind}_into"):
+        for kernel in (f"normalize_{kind}", f"batch_norm_{kind}"):
             np.testing.assert_array_equal(results[f"{kernel} y"], y)
         for name in ("mean", "var"):
-            assert same_bits(results[f"batch_norm_{kind}_into {name}"], results[name])
+            assert same_bits(results[f"batch_norm_{kind} {name}"], results[name])
     statistics = results["mean"], results["var"]
     for kind in ("relu", "add_relu"):
         dresidual = np.where(expected[kind] > 0, p.dy, 0).astype(p.x.dtype)
-        for kernel in (f"{kind}_gradient_sums_into", f"{kind}_backward_into", f"frozen_{kind}_backward_into"):
+        for kernel in (f"{kind}_gradient_sums", f"{kind}_batch_norm_backward_into", f"{kind}_frozen_backward_into"):
             dx = np.empty_like(p.x)
-            plain = serial.frozen_backward if kernel.startswith("frozen") else serial.batch_norm_backward
+            plain = serial.frozen_backward if "frozen" in kernel else serial.batch_norm_backward
             sums = plain(dresidual, p.x, *statistics, p.gamma, EPSILON, dx)
             known = {"dx": dx, "dgamma": sums[0], "dbeta": sums[1], "dresidual": dresidual}
             found = {name: results.get(f"{kernel} {name}") for name in known}
@@ -102,9 +103,9 @@ def test_a_row_has_the_bits_that_it_has_alone(feature, form):
     for rows in (3, 4, 9, 33, 2**13 // feature + 5, 2**18 // feature + 7):
         residual, x = (rng.standard_normal((rows, feature, 1), np.float32) for _ in range(2))
         y, alone = np.empty_like(x), np.empty_like(x[:1])
-        form.normalize_add(x, residual, *statistics, EPSILON, y)
+        form.normalize(x, *statistics, EPSILON, y, residual)
         for r in {0, rows - 1, *rng.integers(0, rows, 100).tolist()}:
-            form.normalize_add(x[r : r + 1], residual[r : r + 1], *statistics, EPSILON, alone)
+            form.normalize(x[r : r + 1], *statistics, EPSILON, alone, residual[r : r + 1])
             assert same_bits(y[r : r + 1], alone)
 
 
@@ -163,18 +164,20 @@ def test_results_may_take_the_place_of_the_data(form, dtype):
                 getattr(form, kernel)(*data, results["mean"], results["var"], p.gamma, EPSILON, data[place])
                 assert same_bits(data[place], results[kernel])
 
-        fused = results["mean"], results["var"], p.gamma, EPSILON
+        fused, act = (results["mean"], results["var"], p.gamma, EPSILON), NAMED["relu"]
         for place in (0, 1):
             data = [p.x.copy(), -p.dy]
-            form.batch_norm_add_relu_into(*data, p.gamma, p.beta, EPSILON, data[place], *np.empty((2, shape[1])))
+            form.batch_norm(data[0], p.gamma, p.beta, EPSILON, data[place], data[1], act)
             assert same_bits(data[place], results["normalize_add_relu y"])
-        for kind, more in (("relu", 0), ("add_relu", 1), ("frozen_relu", 0), ("frozen_add_relu", 1)):
-            kernel = f"{kind}_backward_into"
-            for place in (0, 2):
-                data = [p.dy.copy(), results[f"normalize_{kind.removeprefix('frozen_')} y"], p.x.copy()]
-                dresidual = [np.empty_like(p.x)] * more
-                getattr(form, kernel)(*data, *fused, data[place], *dresidual, *np.empty((2, shape[1])))
-                assert same_bits(data[place], results[f"{kernel} dx"])
+        for kind in ("relu", "add_relu"):
+            y = results[f"normalize_{kind} y"]
+            for kernel in ("batch_norm_backward_into", "frozen_backward_into"):
+                for place in (0, 1):
+                    data = [p.dy.copy(), p.x.copy()]
+                    dresidual = np.empty_like(p.x) if kind == "add_relu" else None
+                    sums = np.empty((2, shape[1]))
+                    getattr(form, kernel)(*data, *fused, data[place], *sums, dresidual, act, y)
+                    assert same_bits(data[place], results[f"{kind}_{kernel} dx"])
 
 
 # ---- data that a guess at the mean is taken from, where the guess is bad

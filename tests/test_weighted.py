@@ -5,6 +5,7 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
+from bnnumba.activations import LeakyRelu
 from bnnumba.functional import input_gradient
 from tests.tools import bounds, differences, oracle
 from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
@@ -167,14 +168,18 @@ def test_nothing_counts(kind, behind):
 
 
 @KINDS
-@pytest.mark.parametrize("with_residual", [False, True])
-def test_behind_an_activation(kind, with_residual):
+@pytest.mark.parametrize(
+    ("activation", "with_residual"),
+    [("relu", False), ("relu", True), ("relu6", False), (LeakyRelu(0.3), True)],
+    ids=str,
+)
+def test_behind_an_activation(kind, activation, with_residual):
     """All gradients are those of dresidual."""
     residual = {"residual": -problem((6, 4, 5), 1).dy} if with_residual else {}
-    step = Step(kind, (6, 4, 5), 1, activation="relu", **residual)
-    dresidual = oracle.behind(step.p.dy, step.y, "relu")
+    step = Step(kind, (6, 4, 5), 1, activation=activation, **residual)
+    dresidual = oracle.behind(step.p.dy, step.y, activation)
     for options in ({}, {"frozen": True}, {"needs_dx": False}):
-        found = step.backward(activation="relu", residual=with_residual, **options)
+        found = step.backward(activation=activation, residual=with_residual, **options)
         plain = bnnumba.batch_norm_backward(
             dresidual, step.p.x, *step.moments[:2], step.p.gamma, 1, **step.given, **options
         )

@@ -11,8 +11,11 @@ import bnnumba
 from bench.cases import EPSILON, Problem
 from bench.library import Library
 from bench.machine import THREADS
+from bnnumba.activations import NAMED
 from bnnumba.axes import canonical_view
 from bnnumba.kernels import serial
+
+RELU = NAMED["relu"]
 
 numba.set_num_threads(min(THREADS, numba.config.NUMBA_NUM_THREADS))
 
@@ -136,9 +139,9 @@ class SerialKernels(Library):
         mean, var, dgamma, dbeta = np.empty((4, self.x.shape[1]))
 
         def run() -> tuple[np.ndarray, ...]:
-            serial.batch_norm_add_relu_into(self.x, residual, self.gamma, self.beta, EPSILON, self.y, mean, var)
-            serial.add_relu_backward_into(
-                *(self.dy, self.y, self.x, mean, var, self.gamma, EPSILON), self.dx, dresidual, dgamma, dbeta
+            serial.batch_norm_into(self.x, self.gamma, self.beta, EPSILON, self.y, mean, var, residual, RELU)
+            serial.batch_norm_backward_into(
+                *(self.dy, self.x, mean, var, self.gamma, EPSILON, self.dx, dgamma, dbeta), dresidual, RELU, self.y
             )
             return self.y, self.dx, dgamma, dbeta, dresidual
 

@@ -109,7 +109,7 @@ class Frozen(NamedTuple):
     @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
         """Return dx."""
-        return _behind(self.activation, self.y, scaled(fetch(self.dy, i, n, ahead), own), i, n, ahead)
+        return scaled(_behind(self.activation, self.y, fetch(self.dy, i, n, ahead), i, n, ahead), own)
 
 
 @loop

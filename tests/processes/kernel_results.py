@@ -29,17 +29,27 @@ EMPTY = [(0, 4, 1), (4, 0, 3), (4, 3, 0), (1, 500, 0)]
 SHAPES = CHANNELS_LAST + CHANNELS_FIRST
 
 
+class Results(dict):
+    """Arrays by name; `place` copies each to where the kernels find it."""
+
+    def __init__(self, p, place):
+        super().__init__()
+        self.p, self.place = p, place
+
+    def new(self, name, like):
+        """An array like another one, of NaN."""
+        self[name] = self.place(np.full(like.shape, np.nan, like.dtype))
+        return self[name]
+
+    def features(self, kernel, *names):
+        return [self.new(f"{kernel} {name}", self.p.gamma) for name in names or ("dgamma", "dbeta")]
+
+
 def every_result(form, p, place=np.array):
-    """All that a form's kernels give, by name; `place` copies each array to where the kernels find it."""
+    """All that a form's kernels give, by name."""
     x, dy, gamma, beta = map(place, p)
-    results = {}
-
-    def new(name, like):
-        results[name] = place(np.full(like.shape, np.nan, like.dtype))
-        return results[name]
-
-    def features(kernel, *names):
-        return [new(f"{kernel} {name}", gamma) for name in names or ("dgamma", "dbeta")]
+    results = Results(p, place)
+    new, features = results.new, results.features
 
     def make(kernel, *arguments, of_features=()):
         """Call a kernel that fills an array, and those `of_features`; the form that returns them gives the same."""
@@ -87,7 +97,14 @@ def every_result(form, p, place=np.array):
     form.pool_into(numbers, rows, numbers, place(rows[::-1]), union)
     results["union"] = union
 
-    # ---- with a residual and ReLU
+    _add_activated(form, p, results)
+    return results
+
+
+def _add_activated(form, p, results):
+    """Add what the kernels give with a residual and ReLU."""
+    x, dy, gamma, beta = map(results.place, p)
+    mean, var, new, features, place = results["mean"], results["var"], results.new, results.features, results.place
     residual, act = place(-p.dy), NAMED["relu"]
     for kind, behind in (("relu", (None, act)), ("add", (residual, None)), ("add_relu", (residual, act))):
         y = new(f"normalize_{kind} y", x)
@@ -107,9 +124,11 @@ def every_result(form, p, place=np.array):
             name = f"{kind}_{backward}"
             dx, dresidual = new(f"{name} dx", x), behind(name)
             getattr(form, backward)(dy, x, mean, var, gamma, EPSILON, dx, *features(name), *dresidual)
+        alone = place(np.full_like(x, np.nan))
+        form.activation_gradient(dy, y, act, alone)
+        assert not masked or alone.tobytes() == results[f"{kind}_gradient_sums dresidual"].tobytes()
     dx = new("remade dx", x)
     form.batch_norm_backward_into(dy, x, mean, var, gamma, EPSILON, dx, *features("remade"), None, act, None, beta)
-    return results
 
 
 def label(shape, dtype):

@@ -130,15 +130,23 @@ def backward(dy, x, mean, var, gamma=None, feature_axis=-1, epsilon=1e-3, frozen
     return Backward(forward.gamma * forward.rstd * (dy - through_moments), dgamma, dbeta, dy, forward)
 
 
+def slopes(values, activation):
+    """The activation's slope, told by what goes in or what comes out; 1 where that is NaN."""
+    below = {None: 1.0, "relu": 0.0, "relu6": 0.0}.get(activation, getattr(activation, "negative_slope", None))
+    above = 6.0 if activation == "relu6" else np.inf
+    return np.select([values <= 0, values >= above], [below, 0.0], 1.0)
+
+
 def act(exact, activation=None, residual=None):
     """A Forward's y with a residual and an activation behind it; NaN passes."""
-    y = exact.y if residual is None else exact.y + np.asarray(residual, WIDE)
-    return exact._replace(y=np.where(y < 0, WIDE(0), y) if activation == "relu" else y)
+    v = exact.y if residual is None else exact.y + np.asarray(residual, WIDE)
+    y = v * slopes(v, activation).astype(WIDE)
+    return exact._replace(y=np.where(v >= 6, WIDE(6), y) if activation == "relu6" else y)
 
 
 def behind(dy, y, activation=None):
     """The gradient of what the activation was applied to, in dy's dtype; it passes where y is NaN."""
-    return np.where(y <= 0, np.zeros_like(dy), dy) if activation == "relu" else dy
+    return dy * slopes(y, activation).astype(dy.dtype)
 
 
 def update_moving(moving, batch, momentum):
