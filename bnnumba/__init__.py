@@ -1,8 +1,9 @@
 """Batch normalization on the CPU at the speed of memory, from plain NumPy arrays.
 
 The functions take arrays with any feature axes; `BatchNormalization` is a layer in Keras's terms; `bnnumba.kernels` is
-what both call, and what a caller's own `@njit` code may call. `bnnumba.torch`, `bnnumba.mpi`, `bnnumba.dask` and
-`bnnumba.sklearn` need the libraries of these names: each is imported at its first use.
+what both call, and what a caller's own `@njit` code may call; `bnnumba.activations` is what may stand behind the
+normalization. `bnnumba.torch`, `bnnumba.mpi`, `bnnumba.dask` and `bnnumba.sklearn` need the libraries of these names:
+each is imported at its first use.
 """
 
 from __future__ import annotations
@@ -12,17 +13,11 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from bnnumba import activations as activations
 from bnnumba import kernels as kernels
 from bnnumba.buffers import recycle_buffers
 from bnnumba.folding import fold_into_conv, fold_into_dense
-from bnnumba.functional import (
-    Gradients,
-    batch_norm,
-    batch_norm_backward,
-    moments,
-    normalize,
-    update_moving,
-)
+from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, normalize, update_moving
 from bnnumba.layer import BatchNormalization
 from bnnumba.pooling import Moments, merge_moments
 from bnnumba.second import SecondGradients, batch_norm_double_backward
@@ -34,7 +29,7 @@ if TYPE_CHECKING:
     from bnnumba import sklearn as sklearn
     from bnnumba import torch as torch
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "BatchNormalization",
@@ -67,4 +62,4 @@ if not TYPE_CHECKING:  # or no type checker would tell a wrong name
 def __dir__() -> list[str]:
     """The public names; help() and completion get every one, so that a room that cannot be imported is no such name."""
     rooms = [room for room, needed in _ROOMS.items() if find_spec(needed)]
-    return sorted([*__all__, "kernels", "__version__", *rooms])
+    return sorted([*__all__, "activations", "kernels", "__version__", *rooms])

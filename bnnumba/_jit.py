@@ -122,13 +122,13 @@ def _chosen(call: Callable[..., Any], choose: Callable[[Any], Any]) -> Callable[
     return call
 
 
-def compile_form(module: ModuleType, form: str, own: dict[str, Any], arguments: Any = None) -> dict[str, Any]:
+def compile_form(module: ModuleType, form: str, own: dict[str, Any], guards: Any = None) -> dict[str, Any]:
     """Compile a module's kernels, those in its `__all__`, in a form: with functions of its `own` for the module's.
 
     Kernels that call each other find each other in their own form, to be linked in. So do the module's other functions
     that are not compiled by themselves, and what `either` made of them.
 
-    arguments: `check(kernel, types)` is called before a kernel is compiled for types; `describe(kernel)` documents it.
+    guards: `check(kernel, types)` is called before a kernel is compiled for types; `describe(kernel)` documents it.
     """
     namespace = {**vars(module), **own}
     kernels = {}
@@ -143,22 +143,22 @@ def compile_form(module: ModuleType, form: str, own: dict[str, Any], arguments: 
             continue
         function.__annotations__ = written.__annotations__
         function.__doc__ = written.__doc__
-        if arguments is not None:
-            function.__doc__ = arguments.describe(written)
+        if guards is not None:
+            function.__doc__ = guards.describe(written)
         function.__module__ = written.__module__
         # The cache's file is named by this: both forms need their own, and so does every state of the sources.
-        function.__qualname__ = f"{name}_{form}_{_SOURCES}"
-        kernels[name] = numba.njit(**_COMMON)(function)
+        function.__qualname__ = f"{name}_{form}{_CHECKED}_{_SOURCES}"
+        kernels[name] = numba.njit(**_COMMON, **(guards.compiler() if guards and _CHECKED else {}))(function)
         if not numba.config.DISABLE_JIT:
             kernels[name]._cache = cache_for(function)  # what njit(cache=True) sets
-            kernels[name].compile = deferred_interrupts()(_checked(kernels[name].compile, written, arguments))
+            kernels[name].compile = deferred_interrupts()(_checked(kernels[name].compile, written, guards))
     return kernels
 
 
-def _checked(compile_for: Callable[..., Any], kernel: FunctionType, arguments: Any) -> Callable[..., Any]:
+def _checked(compile_for: Callable[..., Any], kernel: FunctionType, guards: Any) -> Callable[..., Any]:
     def compile_checked(signature: Any) -> Any:
-        if arguments is not None:
-            arguments.check(kernel, getattr(signature, "args", signature))
+        if guards is not None:
+            guards.check(kernel, getattr(signature, "args", signature))
         return compile_for(signature)
 
     return compile_checked
@@ -173,6 +173,7 @@ def linked(kernels: dict[str, Any]) -> dict[str, Any]:
 signed: Callable[[int], Any] = np.int64
 
 
+_CHECKED = "_checked" if numba.config.BOUNDSCHECK else ""
 PAST_CACHE_SETTING = os.environ.get("BNNUMBA_PAST_CACHE_BYTES", "")  # compiled into the kernels
 
 
@@ -186,6 +187,7 @@ def _digest_of_sources() -> str:
     sources = [
         Path(__file__),
         folder / "_linking.py",
+        folder / "_shapes.py",
         folder / "activations.py",
         *sorted((folder / "kernels").glob("*.py")),
     ]

@@ -9,7 +9,7 @@ Array = npt.NDArray[np.floating[Any]]
 Mask = npt.NDArray[np.bool_]
 SampleWeight = npt.NDArray[np.floating[Any] | np.integer[Any]]
 
-# Arguments of the kernels: `kernels.arguments` tells what each is.
+# Arguments of the kernels: `_guards` tells what each is.
 Data = Array
 Result = Array
 Change = Array
@@ -25,5 +25,4 @@ Act = Any  # an instance of a class in `activations`
 Vector = Array  # LANES numbers, see `kernels.simd`
 Term = tuple[Vector, Vector, Vector, Vector]  # a, b, and behind each what rounding took from it
 Totals = tuple[Vector, Vector, Vector, Vector]  # the sums of a and of a*b, and the excess of each
-Centre = tuple[Vector, Vector, Vector, Vector]  # rows of centres: mean_hi, power, scale, offset; or a pivot first
-Coefficients = tuple[Vector, Vector, Vector, Vector, Vector, Vector]  # mean_hi, power, scale, offset, a, b
+Coefficients = tuple[Vector, Vector, Vector, Vector, Vector, Vector]  # mean_hi, power, scale, offset, a, b; or a pivot

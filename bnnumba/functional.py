@@ -295,17 +295,13 @@ def batch_norm_backward(
 def input_gradient(
     dy: Array,
     x: Array,
-    mean: Array,
-    var: Array,
+    moments: Moments,
     gamma: Array | None,
-    dgamma: Array,
-    dbeta: Array,
-    count: float,
+    sums: tuple[Array, Array],
     feature_axis: int | tuple[int, ...] = -1,
     *,
     epsilon: float = 1e-3,
-    mask: Mask | None = None,
-    sample_weight: SampleWeight | None = None,
+    **weights: Any,
 ) -> Array:
     """Compute dx of a training forward whose batch is more than this x: from the whole batch's moments and sums.
 
@@ -315,12 +311,13 @@ def input_gradient(
     ----------
     dy, x : arrays of one shape and dtype
         A part of the batch. dy is what `batch_norm_backward` calls dresidual: behind an activation dy * act'(v).
-    mean, var, gamma, feature_axis, epsilon, mask, sample_weight
-        As for `batch_norm_backward`; mean and var are those of the whole batch.
-    dgamma, dbeta : float arrays of the feature shape
+    moments : Moments of all parts; with count = 0, dx is 0
+    gamma, feature_axis, epsilon
+        As for `batch_norm_backward`.
+    sums : dgamma and dbeta, float arrays of the feature shape
         Those of all parts, added up.
-    count : real number >= 0
-        That of all parts; with 0, dx is 0.
+    **weights
+        This part's mask or sample_weight, if there is one.
 
     Returns
     -------
@@ -335,20 +332,20 @@ def input_gradient(
     x = checks.data("x", x)
     dy = checks.like("dy", dy, x)
     view = axes.canonical_view(x, feature_axis)
-    statistics = view.parameter("mean", mean), view.parameter("var", var)
+    statistics = view.parameter("mean", moments.mean), view.parameter("var", moments.var)
     scale = view.parameter("gamma", gamma, 1.0)
-    sums = coefficients.Gradients(view.parameter("dgamma", dgamma), view.parameter("dbeta", dbeta))
-    count, epsilon = checks.not_negative("count", count), checks.epsilon(epsilon)
-    weights = weights_of(view, x, mask, sample_weight)
+    gradients = coefficients.Gradients(view.parameter("dgamma", sums[0]), view.parameter("dbeta", sums[1]))
+    count, epsilon = checks.not_negative("count", moments.count), checks.epsilon(epsilon)
+    given = weights_of(view, x, **{"mask": None, "sample_weight": None, **weights})
     dx = axes.empty_like(x)
     result = view.for_result(dx)
     inputs = view.of(dy), view.of(x)
-    if weights is not None:
+    if given is not None:
         by = coefficients.Statistics(*statistics, scale, None, epsilon)
-        weighted.input_gradient_into(*inputs, by, sums, count / weights.unit, weights, result)
+        weighted.input_gradient_into(*inputs, by, gradients, count / given.unit, given, result)
     else:  # the kernel divides by the count of its own x
         share = view.reduced / count if count else 0.0
-        forms.input_gradient(*inputs, *statistics, scale, *(each * share for each in sums), epsilon, result)
+        forms.input_gradient(*inputs, *statistics, scale, *(each * share for each in gradients), epsilon, result)
     return view.deliver(result, dx)
 
 

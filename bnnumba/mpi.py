@@ -92,10 +92,10 @@ class SyncBatchNormalization(BatchNormalization):
     def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients:
         if saved.frozen:
             return super()._gradients(dy, saved, gamma)
-        mean, var, count = saved.statistics
-        x = counted(saved.x, count)
+        moments = saved.statistics
+        x = counted(saved.x, moments.count)
         _, dgamma, dbeta, dresidual = batch_norm_backward(
-            *(dy, x, mean, var, gamma, self.axis),
+            *(dy, x, moments.mean, moments.var, gamma, self.axis),
             epsilon=self.epsilon,
             needs_dx=False,
             y=saved.y,
@@ -105,7 +105,7 @@ class SyncBatchNormalization(BatchNormalization):
         assert dresidual is not None
         of_all = exchange(np.stack([dgamma, dbeta]), np.add, _private(self.comm))
         dx = input_gradient(
-            *(dresidual, x, mean, var, gamma, *of_all, count, self.axis), epsilon=self.epsilon, **saved.weights
+            dresidual, x, moments, gamma, (of_all[0], of_all[1]), self.axis, epsilon=self.epsilon, **saved.weights
         )
         return Gradients(dx, dgamma, dbeta, dresidual if saved.residual else None)
 

@@ -6,7 +6,7 @@ import typing
 import pytest
 
 import bnnumba
-from tests.subprocesses import run_python
+from tests.tools.subprocesses import run_python
 
 ROOMS = {"dask": "dask", "mpi": "mpi4py", "sklearn": "sklearn", "torch": "torch"}
 
@@ -32,7 +32,7 @@ for use in (lambda: bnnumba.{room}, lambda: hasattr(bnnumba, "{room}"), lambda: 
 
 def test_dir_has_the_public_names_only():
     names = set(dir(bnnumba))
-    assert names - set(ROOMS) == {*bnnumba.__all__, "__version__", "kernels"}
+    assert names - set(ROOMS) == {*bnnumba.__all__, "__version__", "activations", "kernels"}
     assert all(getattr(bnnumba, name) is not None for name in names - set(ROOMS))
 
 

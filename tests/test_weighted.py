@@ -339,8 +339,8 @@ def test_input_gradient_of_parts(shape, axis, dtype, kind):
     w[-2:] = w[-2:] if kind is None else 0
     mean, var = (each.astype(float).ravel() for each in oracle.moments(p.x, axis, w.astype(float)))
     exact = oracle.backward(p.dy, p.x, mean, var, p.gamma, axis, weights=w.astype(float))
-    sums = (each.astype(float).ravel() for each in (exact.dgamma, exact.dbeta))
-    given = mean, var, p.gamma, *sums, float(w.sum()), axis
+    sums = [each.astype(float).ravel() for each in (exact.dgamma, exact.dbeta)]
+    given = bnnumba.Moments(mean, var, float(w.sum())), p.gamma, sums, axis
     parts = [
         input_gradient(dy, x, *given, **({} if kind is None else {kind: part}))
         for dy, x, part in zip(*(np.split(each, cuts) for each in (p.dy, p.x, w)), strict=True)
@@ -352,7 +352,11 @@ def test_input_gradient_of_parts(shape, axis, dtype, kind):
 
 def test_input_gradient_of_nothing():
     p = problem((5, 3))
-    given = p.dy, p.x, np.zeros(3), np.zeros(3), None, np.ones(3), np.ones(3)
-    assert not input_gradient(*given, 0, mask=np.zeros((5, 1), bool)).any()
+
+    def gradient(count, **weights):
+        moments = bnnumba.Moments(np.zeros(3), np.zeros(3), count)
+        return input_gradient(p.dy, p.x, moments, None, (np.ones(3), np.ones(3)), **weights)
+
+    assert not gradient(0, mask=np.zeros((5, 1), bool)).any()
     with pytest.raises(ValueError, match="count must be >= 0, got -1"):
-        input_gradient(*given, -1)
+        gradient(-1)

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numba
 from numba import types
 
+from bnnumba._guards import signature_of
 from bnnumba.activations import NAMED
 from bnnumba.kernels import serial, threaded
-from bnnumba.kernels.arguments import signature_of
 
 FORMS = {"serial": serial, "threaded": threaded}
 RELU = NAMED["relu"]

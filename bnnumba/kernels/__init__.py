@@ -4,27 +4,25 @@
 has the same functions, gives the same bits, and uses Numba's threads. The signatures are stable:
 
     moments(x) -> (mean, var)
-    normalize(x, mean, var, gamma, beta, epsilon, y, residual=None, activation=None)
-    batch_norm(x, gamma, beta, epsilon, y, residual=None, activation=None) -> (mean, var)
-    gradient_sums(dy, x, mean, var, epsilon, dresidual=None, activation=None, y=None) -> (dgamma, dbeta)
-    input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
-    frozen_input_gradient(dy, var, gamma, epsilon, dx)
-    batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx, dresidual=None, activation=None, y=None, beta=None)
-        -> (dgamma, dbeta)
-    frozen_backward(dy, x, mean, var, gamma, epsilon, dx, dresidual=None, activation=None, y=None) -> (dgamma, dbeta)
-    activation_gradient(dy, y, activation, dresidual)
     moments_into(x, mean, var)
     moments_and_rest_into(x, mean, var, rest)
     weighted_moments_into(x, weights, mean, var) -> count
-    batch_norm_into(x, gamma, beta, epsilon, y, mean, var, residual=None, activation=None)
-    gradient_sums_into(dy, x, mean, var, epsilon, dgamma, dbeta, dresidual=None, activation=None, y=None)
-    batch_norm_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta, dresidual=None, activation=None,
-                             y=None, beta=None)
-    frozen_backward_into(dy, x, mean, var, gamma, epsilon, dx, dgamma, dbeta, dresidual=None, activation=None, y=None)
-    subtract_weighted(dy, weights, change)
     pool_into(count_a, a, count_b, b, union)
-    update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof)
-    update_moving_finite(moving_mean, moving_var, mean, var, count, momentum, ddof)
+    update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof), and update_moving_finite
+    normalize(x, mean, var, gamma, beta, epsilon, y, residual=None, activation=None)
+    batch_norm(x, gamma, beta, epsilon, y, residual=None, activation=None) -> (mean, var)
+    gradient_sums(dy, x, mean, var, epsilon, BEHIND) -> (dgamma, dbeta)
+    input_gradient(dy, x, mean, var, gamma, dgamma, dbeta, epsilon, dx)
+    frozen_input_gradient(dy, var, gamma, epsilon, dx)
+    batch_norm_backward(dy, x, mean, var, gamma, epsilon, dx, BEHIND, beta=None) -> (dgamma, dbeta)
+    frozen_backward(dy, x, mean, var, gamma, epsilon, dx, BEHIND) -> (dgamma, dbeta)
+    activation_gradient(dy, y, activation, dresidual)
+    subtract_weighted(dy, weights, change)
+
+BEHIND is dresidual=None, activation=None, y=None. What a kernel returns, its form named `_into` fills instead:
+batch_norm_into, gradient_sums_into, batch_norm_backward_into and frozen_backward_into take it after y or dx. Called
+from Python, these are the better choice: an interrupt (Ctrl-C) during a call stays what it is, where Numba, about to
+return arrays, makes a SystemError of it.
 
 x, dy, y, dx, residual and dresidual are (outer, feature, inner), C-contiguous, all float32 or all float64; or of half
 precision, as the integers of the same bits: uint16 for float16, int16 for bfloat16 (change is then float32). A result
@@ -46,9 +44,6 @@ anything; count is the sum. subtract_weighted makes change = dy - weights*change
 
 a, b and union are (4, feature), float64 and C-contiguous: mean, what rounding took from it, var, and what it took from
 that, as `merge_moments` pools them; each feature has its own counts, float64.
-
-The kernels named `_into` fill arrays that the others make and return. Called from Python, they are the better choice:
-an interrupt (Ctrl-C) during a call stays what it is, where Numba, about to return arrays, makes a SystemError of it.
 """
 
 from bnnumba.kernels import serial, threaded

@@ -220,34 +220,11 @@ def fence(typing_context: Any) -> Any:
 
 
 @intrinsic
-def to_stream(typing_context: Any, array: Any, i: Any) -> Any:
+def address(typing_context: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(context, builder, array, arguments[0], arguments[1])
-        address = builder.ptrtoint(pointer, arguments[1].type)
-        missing = builder.and_(builder.neg(address), ir.Constant(address.type, _whole(array.dtype) - 1))
-        return builder.udiv(missing, ir.Constant(address.type, array.dtype.bitwidth // 8))
+        return builder.ptrtoint(context.make_array(array)(context, builder, arguments[0]).data, ir.IntType(64))
 
-    return types.intp(array, types.intp), generate
-
-
-@intrinsic
-def line_start(typing_context: Any, array: Any, i: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(context, builder, array, arguments[0], arguments[1])
-        address = builder.ptrtoint(pointer, arguments[1].type)
-        beyond = builder.and_(address, ir.Constant(address.type, LINE - 1))
-        return builder.sub(arguments[1], builder.udiv(beyond, ir.Constant(address.type, array.dtype.bitwidth // 8)))
-
-    return types.intp(array, types.intp), generate
-
-
-@intrinsic
-def same_start(typing_context: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        starts = (context.make_array(t)(context, builder, v).data for t, v in zip((a, b), arguments, strict=True))
-        return builder.icmp_unsigned("==", *(builder.ptrtoint(start, ir.IntType(64)) for start in starts))
-
-    return types.boolean(a, b), generate
+    return types.int64(array), generate
 
 
 @intrinsic
@@ -366,28 +343,18 @@ def _convert(builder: Any, value: Any, dtype: Any) -> Any:
     return builder.fptrunc(value, target) if dtype == types.float32 else builder.fpext(value, target)
 
 
-@intrinsic
-def less(typing_context: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fcmp_ordered("<", *arguments)
+def _comparison(sign: str) -> Any:
+    @intrinsic
+    def compare(typing_context: Any, a: Any, b: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.fcmp_ordered(sign, *arguments)
 
-    return VectorType(types.boolean)(a, a), generate
+        return VectorType(types.boolean)(a, a), generate
 
-
-@intrinsic
-def at_most(typing_context: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fcmp_ordered("<=", *arguments)
-
-    return VectorType(types.boolean)(a, a), generate
+    return compare
 
 
-@intrinsic
-def equal(typing_context: Any, a: Any, b: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.fcmp_ordered("==", *arguments)
-
-    return VectorType(types.boolean)(a, a), generate
+less, at_most, equal = _comparison("<"), _comparison("<="), _comparison("==")
 
 
 @intrinsic

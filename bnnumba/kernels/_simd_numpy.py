@@ -8,38 +8,14 @@ import numpy.typing as npt
 from bnnumba._types import Array, Vector
 
 __all__ = [
-    "CAN_STREAM",
-    "LANES",
-    "any_lane",
-    "at_most",
-    "binade",
-    "choose",
-    "double",
-    "element",
-    "equal",
-    "fence",
-    "first",
-    "fma",
-    "fold",
-    "is_double",
-    "join",
-    "less",
-    "line_start",
-    "load",
-    "load_double",
-    "narrow",
-    "new_values",
-    "prefetch",
-    "same_start",
-    "splat",
-    "sqrt",
-    "store",
-    "stream",
-    "to_stream",
-    "turn",
-]
+    "CAN_STREAM", "LANES", "LINE", "address", "any_lane", "at_most", "binade", "choose", "double", "element",
+    "equal", "fence", "first", "fma", "fold", "is_double", "join", "less", "load", "load_double", "narrow",
+    "new_values", "prefetch", "splat", "sqrt", "store", "stream", "turn",
+]  # fmt: skip
 
 Mask = npt.NDArray[np.bool_]
+
+less, at_most, equal, choose, sqrt = np.less, np.less_equal, np.equal, np.where, np.sqrt
 
 LANES = 16
 LINE = 64  # bytes of a cache line
@@ -98,20 +74,12 @@ def fence() -> None:
     """There is nothing to wait for."""
 
 
-def to_stream(array: Array, i: int) -> int:
-    return -(array.ctypes.data // array.itemsize + i) % min(LANES, LINE // array.itemsize)
-
-
-def line_start(array: Array, i: int) -> int:
-    return i - (array.ctypes.data // array.itemsize + i) % (LINE // array.itemsize)
-
-
-def same_start(a: Array, b: Array) -> bool:
-    return a.ctypes.data == b.ctypes.data
-
-
 def prefetch(array: Array, i: int) -> None:
     """There is no cache to fill."""
+
+
+def address(array: Array) -> int:
+    return array.ctypes.data
 
 
 def splat(scalar: float) -> Vector:
@@ -144,10 +112,6 @@ def first(vector: Vector) -> float:
     return scalar
 
 
-def sqrt(vector: Vector) -> Vector:
-    return np.sqrt(vector)
-
-
 def binade(vector: Vector) -> Vector:
     return (vector.view(np.int64) & 0x7FF0000000000000).view(np.float64)
 
@@ -158,25 +122,6 @@ def narrow(vector: Vector, array: Array) -> Vector:
 
 def double(vector: Vector) -> Vector:
     return vector.astype(np.float64)
-
-
-def less(a: Vector, b: Vector) -> Mask:
-    mask: Mask = a < b
-    return mask
-
-
-def at_most(a: Vector, b: Vector) -> Mask:
-    mask: Mask = a <= b
-    return mask
-
-
-def equal(a: Vector, b: Vector) -> Mask:
-    mask: Mask = a == b
-    return mask
-
-
-def choose(mask: Mask, a: Vector, b: Vector) -> Vector:
-    return np.where(mask, a, b)
 
 
 def any_lane(mask: Mask) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Centre, Coefficients
+from bnnumba._types import Array, Coefficients
 from bnnumba.kernels.grid import Grid, Region, quarter
 from bnnumba.kernels.simd import LANES, is_double, load
 from bnnumba.kernels.stores import Sweep, lead, put, values
@@ -31,34 +31,23 @@ def add_region(inputs: Any, grid: Grid, region: Region, centres: Array, sums: Ar
         for r in range(rows):
             i, step = (region.row + r * region.step) * columns + start, rows * region.step * columns
             for c in range(tile, full, LANES):
-                _add_rows(inputs, i + c, step, LANES, _centre(centres, start + c, LANES), sums, place + c)
+                _add_rows(inputs, i + c, step, LANES, _of_columns(centres, start + c, LANES), sums, place + c)
             if full < end:
                 n = end - full
-                _add_rows(inputs, i + full, step, n, _centre(centres, start + full, n), sums, place + full)
+                _add_rows(inputs, i + full, step, n, _of_columns(centres, start + full, n), sums, place + full)
         for r in range(rest, region.row_end, region.step):
             i = r * columns + start
             for c in range(tile, min(end, x.size - i), LANES):  # the last row may be short
                 n = min(LANES, min(end, x.size - i) - c)
-                centre, j = _centre(centres, start + c, n), place + c
-                put_sums(sums, j, n, add_1(inputs, i + c, n, centre, get_sums(sums, j, n, x)), x)
+                own, j = _of_columns(centres, start + c, n), place + c
+                put_sums(sums, j, n, add_1(inputs, i + c, n, own, get_sums(sums, j, n, x)), x)
 
 
 @loop
-def _add_rows(inputs: Any, i: int, step: int, n: int, centre: Centre, sums: Array, j: int) -> None:
+def _add_rows(inputs: Any, i: int, step: int, n: int, own: Coefficients, sums: Array, j: int) -> None:
     """Add n columns of 4 rows that are `step` apart."""
     x = inputs.x
-    put_sums(sums, j, n, add_4(inputs, i, step, 0, n, centre, get_sums(sums, j, n, x)), x)
-
-
-@loop
-def _centre(centres: Array, c: int, n: int) -> Centre:
-    width = centres.shape[1]
-    return (
-        load(centres, c, n),
-        load(centres, width + c, n),
-        load(centres, 2 * width + c, n),
-        load(centres, 3 * width + c, n),
-    )
+    put_sums(sums, j, n, add_4(inputs, i, step, 0, n, own, get_sums(sums, j, n, x)), x)
 
 
 @helper

@@ -29,18 +29,17 @@ def add_region(inputs: Any, grid: Grid, region: Region, ahead: int, centres: Arr
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
             j = place + (f - region.first) * LANES
-            centre = splat(centres[0, f]), splat(centres[1, f]), splat(centres[2, f]), splat(centres[3, f])
-            totals = get_sums(sums, j, LANES, x)
+            own, totals = _of_feature(centres, f), get_sums(sums, j, LANES, x)
             i = (o * grid.feature + f) * grid.inner + region.column
             end = i + length
             while i + 4 * LANES <= end:
-                totals = add_4(inputs, i, LANES, ahead, LANES, centre, totals)
+                totals = add_4(inputs, i, LANES, ahead, LANES, own, totals)
                 i += 4 * LANES
             while i + LANES <= end:
-                totals = add_1(inputs, i, LANES, centre, totals)
+                totals = add_1(inputs, i, LANES, own, totals)
                 i += LANES
             if i < end:
-                totals = add_1(inputs, i, end - i, centre, totals)
+                totals = add_1(inputs, i, end - i, own, totals)
             put_sums(sums, j, LANES, totals, x)
 
 

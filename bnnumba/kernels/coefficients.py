@@ -52,21 +52,16 @@ def _put(out: Array, row: int, f: int, n: int, values: Vector) -> None:
 
 
 @helper
-def put_centres(statistics: Statistics, first: int, last: int, out: Array) -> None:
+def put_centres(beta: Array | None, statistics: Statistics, first: int, last: int, out: Array) -> None:
     """Fill mean_hi and power; and scale and offset, where there is a beta to make y again by."""
-    _put_centres(statistics.beta, statistics, first, last, out)
-
-
-@helper
-def _put_centres(beta: Array | None, statistics: Statistics, first: int, last: int, out: Array) -> None:
-    if beta is None:
-        mean, var = statistics.mean, statistics.var
-        for f in range(first, last, LANES):
-            n = min(LANES, last - f)
-            _put(out, 0, f, n, load(mean, f, n))
-            _put(out, 1, f, n, power_of_two(reciprocal_std(load(var, f, n), statistics.epsilon), out))
-    else:
+    if beta is not None:
         put_forward(statistics, first, last, out)
+        return
+    mean, var = statistics.mean, statistics.var
+    for f in range(first, last, LANES):
+        n = min(LANES, last - f)
+        _put(out, 0, f, n, load(mean, f, n))
+        _put(out, 1, f, n, power_of_two(reciprocal_std(load(var, f, n), statistics.epsilon), out))
 
 
 @helper

@@ -1,17 +1,17 @@
 """The equations on data, each once: a class says what a pass reads, what it sums of that, and what it fills with it.
 
-    terms(inputs, i, n, ahead, centre)    a and b, whose sums of a and of a*b are made (see `sums`)
+    terms(inputs, i, n, ahead, own)    a and b, whose sums of a and of a*b are made (see `sums`)
     values(inputs, i, n, ahead, own)      what fills a result
 
 i counts elements in the order of memory; n <= LANES of them are loaded, and those that are `ahead` are fetched
-meanwhile. centre and own are coefficients of these elements' features: mean_hi, power, scale, offset; own has a and b
-too. A residual, a y or an activation that there is not is None, which Numba knows when it compiles.
+meanwhile. own: the coefficients of these elements' features; sums have no a and b, and moments have but a pivot. A
+residual, a y or an activation that there is not is None, which Numba knows when it compiles.
 """
 
 from typing import Any, NamedTuple
 
 from bnnumba._jit import loop, method
-from bnnumba._types import Act, Array, Centre, Coefficients, Term, Vector
+from bnnumba._types import Act, Array, Coefficients, Term, Vector
 from bnnumba.kernels import layouts
 from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.simd import fma, is_double, join, load, load_double, narrow, prefetch, splat
@@ -30,10 +30,10 @@ class Batch(NamedTuple):
         layouts.add_region(self, grid, region, ahead, centres, sums, place)
 
     @loop
-    def terms(self, i: int, n: int, ahead: int, centre: Centre) -> Term:
+    def terms(self, i: int, n: int, ahead: int, own: Coefficients) -> Term:
         """Return d twice, each with what rounding took from it."""
         bring(self.x, i, ahead)
-        difference, low = difference_to(self.x, i, n, centre[0])
+        difference, low = difference_to(self.x, i, n, own[0])
         d: Vector = join(difference, splat(0.0), n)
         return d, low, d, low
 
@@ -69,14 +69,14 @@ class Backward(NamedTuple):
         layouts.add_region(self, grid, region, ahead, centres, sums, place)
 
     @loop
-    def terms(self, i: int, n: int, ahead: int, centre: Centre) -> Term:
+    def terms(self, i: int, n: int, ahead: int, own: Coefficients) -> Term:
         """Return dresidual and (x - mean_hi)*power in the data's dtype; past the first n, zeros.
 
         Of float32 data, 4 of each are added before they become float64: within the promise, and twice as fast in cache.
         """
         zero = narrow(splat(0.0), self.x)
-        dresidual = _dresidual(self.activation, self, i, n, ahead, centre)
-        return dresidual, zero, join(fetch(self.x, i, n, ahead) - centre[0], zero, n) * centre[1], zero
+        dresidual = _dresidual(self.activation, self, i, n, ahead, own)
+        return dresidual, zero, join(fetch(self.x, i, n, ahead) - own[0], zero, n) * own[1], zero
 
     @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
@@ -113,7 +113,7 @@ class Frozen(NamedTuple):
 
 
 @loop
-def scaled(x: Vector, own: Any) -> Vector:
+def scaled(x: Vector, own: Coefficients) -> Vector:
     """Return (x - mean_hi)*power*scale + offset."""
     result: Vector = fma((x - own[0]) * own[1], own[2], own[3])
     return result
@@ -135,7 +135,7 @@ def _activated(activation: Act | None, v: Vector) -> Vector:
 
 
 @loop
-def _dresidual(activation: Act | None, inputs: Backward, i: int, n: int, ahead: int, own: Any) -> Vector:
+def _dresidual(activation: Act | None, inputs: Backward, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
     dy = fetch(inputs.dy, i, n, ahead)
     if activation is None:
         return dy
@@ -144,7 +144,7 @@ def _dresidual(activation: Act | None, inputs: Backward, i: int, n: int, ahead: 
 
 
 @loop
-def _result(y: Array | None, activation: Act, x: Array, i: int, n: int, ahead: int, own: Any) -> Vector:
+def _result(y: Array | None, activation: Act, x: Array, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
     if y is None:
         result: Vector = activate(activation, scaled(load(x, i, n), own))
         return result

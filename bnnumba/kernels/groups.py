@@ -8,14 +8,7 @@ from bnnumba.kernels.coefficients import Gradients, Statistics, put_backward, pu
 from bnnumba.kernels.plan import group_region, group_share, make_plan
 from bnnumba.kernels.shares import Sums, fill_region, sum_share
 from bnnumba.kernels.simd import fence
-from bnnumba.kernels.statistics import (
-    Results,
-    centre,
-    coefficients_to_columns,
-    finish_gradients,
-    samples,
-    sum_moments,
-)
+from bnnumba.kernels.statistics import Results, centre, coefficients_to_columns, finish_gradients, samples, sum_moments
 from bnnumba.kernels.stores import Sweep
 from bnnumba.kernels.threads import within_work
 
@@ -33,7 +26,7 @@ def normalize_groups(
         first, last = region.first, region.last
         sum_moments(within_work, one, sums, taken, first, last, results)
         put_forward(statistics, first, last, coefficients)
-        coefficients_to_columns(coefficients, grid, first, last)
+        coefficients_to_columns(coefficients, 4, grid, first, last)
         fill_region(sweep, grid, region)
         group += 1
     fence()
@@ -60,7 +53,7 @@ def differentiate_groups(
         within_work(sum_share, signed(1), (sums, first, last, residual))
         finish_gradients(sums, statistics, first, last, gradients)
         put_backward(statistics, gradients, count, first, last, coefficients)
-        coefficients_to_columns(coefficients, grid, first, last)
+        coefficients_to_columns(coefficients, 6, grid, first, last)
         fill_region(sweep, grid, region)
         group += 1
     fence()

@@ -1,6 +1,6 @@
 """The kernels, written once; `serial` and `threaded` are their compiled forms (see `_jit.compile_form`).
 
-The package's docstring tells what they share, `arguments` what each kind of argument is.
+The package's docstring tells what they share, `_guards` what each kind of argument is.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from bnnumba.kernels.statistics import (
     centre,
     coefficients_to_columns,
     finish_gradients,
-    new_centres,
     new_coefficients,
     new_partial,
     new_pivots,
@@ -117,25 +116,14 @@ def update_moving(
     moving_mean: Moving, moving_var: Moving, mean: Features, var: Features, count: int, momentum: float, ddof: int
 ) -> None:
     """Move moving = momentum*moving + (1 - momentum)*batch, in place; the variance times count/max(count - ddof, 1)."""
-    if count == 0:
-        return
-    correction = count / max(count - ddof, 1)
-    for f in range(mean.size):
-        moving_mean[f] = _moving_average(moving_mean[f], mean[f], momentum)
-        moving_var[f] = _moving_average(moving_var[f], var[f] * correction, momentum)
+    _move((moving_mean, moving_var), (mean, var), count, momentum, ddof, False)
 
 
 def update_moving_finite(
     moving_mean: Moving, moving_var: Moving, mean: Features, var: Features, count: int, momentum: float, ddof: int
 ) -> None:
     """Do as `update_moving`, but leave the features whose batch mean or variance is NaN or infinite."""
-    if count == 0:
-        return
-    correction = count / max(count - ddof, 1)
-    for f in range(mean.size):
-        if np.isfinite(mean[f]) and np.isfinite(var[f]):
-            moving_mean[f] = _moving_average(moving_mean[f], mean[f], momentum)
-            moving_var[f] = _moving_average(moving_var[f], var[f] * correction, momentum)
+    _move((moving_mean, moving_var), (mean, var), count, momentum, ddof, True)
 
 
 # ---- forward
@@ -299,7 +287,7 @@ def batch_norm_backward_into(
     behind, gradients = _with_dresidual(dresidual, inputs), Gradients(dgamma, dbeta)
     grid, threads = make_grid(x.shape), thread_count()
     if x.size and make_plan(grid, x.itemsize, threads).by_groups:
-        sums = Sums(inputs, grid, new_centres(grid, x), new_partial(grid, x))
+        sums = Sums(inputs, grid, new_coefficients(grid, x), new_partial(grid, x))
         sweep = Sweep(behind, new_coefficients(grid, x), goes_past_cache(dx, x, dy, y), dx)
         residual = _residual_sweep(dresidual, inputs, True)
         each_thread(differentiate_groups, threads, (sums, sweep, statistics, gradients, residual))
@@ -379,7 +367,7 @@ def _fill_forward(inputs: Forward, statistics: Statistics, y: Data) -> None:
     grid = make_grid(x.shape)
     coefficients = new_coefficients(grid, x)
     put_forward(statistics, signed(0), x.shape[1], coefficients)
-    coefficients_to_columns(coefficients, grid, signed(0), x.shape[1])
+    coefficients_to_columns(coefficients, 4, grid, signed(0), x.shape[1])
     sweep = Sweep(inputs, coefficients, goes_past_cache(y, x, inputs.residual), y)
     each_thread(fill_share, thread_count(), (sweep, grid))
 
@@ -392,7 +380,7 @@ def _fill_gradients(inputs: Backward, statistics: Statistics, gradients: Gradien
         dgamma[:], dbeta[:] = 0.0, 0.0
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    sums = Sums(inputs, grid, new_centres(grid, x), new_partial(grid, x))
+    sums = Sums(inputs, grid, new_coefficients(grid, x), new_partial(grid, x))
     centre(statistics, grid, first, last, sums.centres)
     each_thread(sum_share, thread_count(), (sums, first, last, sweep))
     finish_gradients(sums, statistics, first, last, gradients)
@@ -405,7 +393,7 @@ def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx:
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
     put_backward(statistics, gradients, count, first, last, coefficients)
-    coefficients_to_columns(coefficients, grid, first, last)
+    coefficients_to_columns(coefficients, 6, grid, first, last)
     sweep = Sweep(inputs, coefficients, goes_past_cache(dx, x, inputs.dy, inputs.y), dx)
     each_thread(fill_share, thread_count(), (sweep, grid))
 
@@ -416,8 +404,15 @@ def _new_features(x: Data) -> tuple[Features, Features]:
 
 
 @helper
-def _moving_average(moving: float, batch: float, momentum: float) -> float:
-    return momentum * moving + (1.0 - momentum) * batch
+def _move(moving: Any, batch: Any, count: int, momentum: float, ddof: int, only_finite: bool) -> None:
+    if count == 0:
+        return
+    (moving_mean, moving_var), (mean, var) = moving, batch
+    correction = count / max(count - ddof, 1)
+    for f in range(mean.size):
+        if not only_finite or (np.isfinite(mean[f]) and np.isfinite(var[f])):
+            moving_mean[f] = momentum * moving_mean[f] + (1.0 - momentum) * mean[f]
+            moving_var[f] = momentum * moving_var[f] + (1.0 - momentum) * (var[f] * correction)
 
 
 @helper
@@ -425,7 +420,7 @@ def _frozen_coefficients(grid: Grid, x: Data, var: Features, gamma: Features, ep
     coefficients = new_coefficients(grid, x)
     if x.size:  # otherwise there may be features without a column
         put_frozen(var, gamma, epsilon, signed(0), x.shape[1], coefficients)
-        coefficients_to_columns(coefficients, grid, signed(0), x.shape[1])
+        coefficients_to_columns(coefficients, 4, grid, signed(0), x.shape[1])
     return coefficients
 
 

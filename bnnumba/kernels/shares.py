@@ -22,8 +22,8 @@ from bnnumba.kernels.plan import (
     task_region,
     task_share,
 )
-from bnnumba.kernels.simd import fence, line_start
-from bnnumba.kernels.stores import Sweep
+from bnnumba.kernels.simd import fence
+from bnnumba.kernels.stores import Sweep, line_start
 
 # A sweep runs backwards, TURN elements at a time, as the sums before it have just brought the last into the cache; or
 # span by span (of one thread's rows by column, there is one). Backward of (4096, 256) is faster by 12 %, of

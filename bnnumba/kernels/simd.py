@@ -8,9 +8,7 @@ sums are added in one order, and its bits depend neither on the vector width nor
     element(a, i)       a[i] as float64
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
     stream(a, i, v)     store(a, i, LANES, v) past the cache, to whole lines or parts of one; complete after fence()
-    to_stream(a, i)     how many elements, less than LANES, from a[i] to one that stream takes
-    line_start(a, i)    the last element up to a[i] that starts a cache line
-    same_start(a, b)    whether a[0] and b[0] are the same memory
+    address(a)          where a[0] is in memory
     prefetch(a, i)      bring what load(a, i, LANES) would read into cache; i may pass a's end
     splat(s)            the scalar s in every lane
     join(a, b, n)       a in the first n lanes, b in the others

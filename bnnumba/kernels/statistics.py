@@ -6,13 +6,7 @@ import numpy as np
 
 from bnnumba._jit import helper, inlined
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.coefficients import (
-    Gradients,
-    Statistics,
-    power_of_two,
-    put_centres,
-    reciprocal_std,
-)
+from bnnumba.kernels.coefficients import Gradients, Statistics, power_of_two, put_centres, reciprocal_std
 from bnnumba.kernels.grid import Grid, chunk_count
 from bnnumba.kernels.shares import Sums, sum_share
 from bnnumba.kernels.simd import (
@@ -62,19 +56,13 @@ class Results(NamedTuple):
 
 @helper
 def new_pivots(grid: Grid) -> Array:
-    """Make room for a pivot in the first row; the other rows are not read."""
-    return np.empty((4, grid.feature * column_repeats(grid)))
-
-
-@helper
-def new_centres(grid: Grid, x: Array) -> Array:
-    """Make room for a centre."""
-    return new_values((4, grid.feature * column_repeats(grid)), x)
+    """Make room for a pivot in the first row; the other rows are not used."""
+    return np.empty((6, grid.feature * column_repeats(grid)))
 
 
 @helper
 def new_coefficients(grid: Grid, x: Array) -> Array:
-    """Make room for 6 coefficients, and for one vector more: the first columns again."""
+    """Make room for 6 coefficients, or the first 4; and for one vector more: the first columns again."""
     return new_values((6, grid.feature * column_repeats(grid) + LANES), x)
 
 
@@ -110,16 +98,17 @@ def to_columns(row: Array, grid: Grid, first: int, last: int) -> None:
 
 
 @helper
-def coefficients_to_columns(coefficients: Array, grid: Grid, first: int, last: int) -> None:
-    for row in coefficients:
+def coefficients_to_columns(coefficients: Array, rows: int, grid: Grid, first: int, last: int) -> None:
+    """Give the first rows' values to all columns."""
+    for row in coefficients[:rows]:
         to_columns(row, grid, first, last)
 
 
 @helper
 def centre(statistics: Statistics, grid: Grid, first: int, last: int, centres: Array) -> None:
     """Fill the centres of all columns of the features first..last."""
-    put_centres(statistics, first, last, centres)
-    coefficients_to_columns(centres, grid, first, last)
+    put_centres(statistics.beta, statistics, first, last, centres)
+    coefficients_to_columns(centres, 2 if statistics.beta is None else 4, grid, first, last)
 
 
 # ---- moments

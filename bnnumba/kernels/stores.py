@@ -10,7 +10,7 @@ from llvmlite.binding import get_host_cpu_name
 
 from bnnumba._jit import PAST_CACHE_SETTING, helper, loop, method
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.simd import CAN_STREAM, LANES, same_start, store, stream, to_stream
+from bnnumba.kernels.simd import CAN_STREAM, LANES, LINE, address, store, stream
 
 # From where on results are stored past the cache, in bytes of all the arrays that a pass reads and fills: what does not
 # fit leaves the cache before it is read again. Measured with copies by two threads. Zen 4: the L3 cache of 32 MiB for 8
@@ -48,7 +48,7 @@ def goes_past_cache(out: Array, a: Array, b: Array | None = None, c: Array | Non
 
 @helper
 def _is(out: Array, array: Array | None) -> bool:
-    return False if array is None else same_start(out, array)
+    return False if array is None else address(out) == address(array)
 
 
 @helper
@@ -59,7 +59,15 @@ def _one(array: Array | None) -> int:
 @loop
 def lead(sweep: Sweep, i: int, end: int) -> int:
     """Return how many elements to store in cache, less than a vector, before the result can be stored past it."""
-    return min(to_stream(sweep.out, i), end - i) if sweep.past_cache else 0
+    out = sweep.out
+    step = min(LANES, LINE // out.itemsize)
+    return min(-(address(out) // out.itemsize + i) % step, end - i) if sweep.past_cache else 0
+
+
+@helper
+def line_start(out: Array, i: int) -> int:
+    """Return the last element up to out[i] that starts a cache line."""
+    return i - (address(out) // out.itemsize + i) % (LINE // out.itemsize)
 
 
 @loop

@@ -1,6 +1,6 @@
 """Sums of a and of a*b, where a and b are vectors, each with what rounding took from it.
 
-`terms` gives a and b at a place of a pass's inputs: `terms(inputs, i, n, ahead, centre)`, see `formulas`.
+`terms` gives a and b at a place of a pass's inputs: `terms(inputs, i, n, ahead, own)`, see `formulas`.
 """
 
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bnnumba._jit import helper, loop, method
-from bnnumba._types import Array, Centre, Term, Totals, Vector
+from bnnumba._types import Array, Coefficients, Term, Totals, Vector
 from bnnumba.kernels.simd import double, first, fma, fold, is_double, load, splat, store, turn
 
 terms = method("terms")
@@ -68,9 +68,9 @@ def _accumulate_product(total: Vector, excess: Vector, term: Term, x: Array) -> 
 
 
 @loop
-def add_1(inputs: Any, i: int, n: int, centre: Centre, totals: Totals) -> Totals:
+def add_1(inputs: Any, i: int, n: int, own: Coefficients, totals: Totals) -> Totals:
     """Add one vector's a and a*b to their sums."""
-    return add_term(terms(inputs, i, n, 0, centre), totals, inputs.x)
+    return add_term(terms(inputs, i, n, 0, own), totals, inputs.x)
 
 
 @loop
@@ -82,7 +82,7 @@ def add_term(term: Term, totals: Totals, x: Array) -> Totals:
 
 
 @loop
-def add_4(inputs: Any, i: int, step: int, ahead: int, n: int, centre: Centre, totals: Totals) -> Totals:
+def add_4(inputs: Any, i: int, step: int, ahead: int, n: int, own: Coefficients, totals: Totals) -> Totals:
     """Add a and a*b of 4 vectors that start `step` apart to their sums, and fetch those that are `ahead`.
 
     They are first added to each other, which costs the fewest roundings and the shortest wait. float64 data's a*b go
@@ -90,10 +90,10 @@ def add_4(inputs: Any, i: int, step: int, ahead: int, n: int, centre: Centre, to
     """
     x = inputs.x
     sum_a, sum_ab, excess_a, excess_ab = totals
-    t0 = terms(inputs, i, n, ahead, centre)
-    t1 = terms(inputs, i + step, n, ahead, centre)
-    t2 = terms(inputs, i + 2 * step, n, ahead, centre)
-    t3 = terms(inputs, i + 3 * step, n, ahead, centre)
+    t0 = terms(inputs, i, n, ahead, own)
+    t1 = terms(inputs, i + step, n, ahead, own)
+    t2 = terms(inputs, i + 2 * step, n, ahead, own)
+    t3 = terms(inputs, i + 3 * step, n, ahead, own)
     a = (t0[0] + t1[0]) + (t2[0] + t3[0])
     if not is_double(x):
         products = fma(t0[0], t0[2], fma(t1[0], t1[2], fma(t2[0], t2[2], t3[0] * t3[2])))

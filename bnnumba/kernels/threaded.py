@@ -1,8 +1,9 @@
 """The threaded form of the kernels: the bits of the serial form, from all of Numba's threads."""
 
+from bnnumba import _guards
 from bnnumba._jit import compile_form
-from bnnumba.kernels import arguments, passes, threads
+from bnnumba.kernels import passes, threads
 from bnnumba.kernels.passes import *  # noqa: F403
 
-FORM = compile_form(passes, "threaded", threads.TOGETHER, arguments)
+FORM = compile_form(passes, "threaded", threads.TOGETHER, _guards)
 globals().update(FORM)

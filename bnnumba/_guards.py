@@ -78,7 +78,7 @@ def check(kernel: FunctionType, given: tuple[Any, ...]) -> None:
     """Raise TypeError where a kernel is to be compiled for types that its arguments do not have, in one line."""
     named = dict(zip(inspect.signature(kernel).parameters, given, strict=False))
     for name, kind in named.items():
-        expected, optional = _kind(kernel, name)
+        expected, optional = kind_of(kernel, name)
         if optional and _is_none(kind):
             continue
         if not expected.holds(kind):
@@ -93,12 +93,19 @@ def describe(kernel: FunctionType) -> str:
     """Return a kernel's docstring: what is written, below its signature and above its arguments' kinds."""
     groups: dict[str, list[str]] = {}
     for name in inspect.signature(kernel).parameters:
-        expected, optional = _kind(kernel, name)
+        expected, optional = kind_of(kernel, name)
         groups.setdefault(f"{expected}{', or None' if optional else ''}", []).append(name)
     called = f"{kernel.__name__}({', '.join(_written(p) for p in inspect.signature(kernel).parameters.values())})"
     lines = [called, *(f"{', '.join(names)} : {kind}" for kind, names in groups.items())]
     call, *kinds = (textwrap.fill(line, 116, subsequent_indent="    ") for line in lines)
     return "\n".join([call, "", inspect.cleandoc(kernel.__doc__ or ""), "", *kinds])
+
+
+def compiler() -> dict[str, Any]:
+    """Return the option of Numba's that makes kernels check shapes, for NUMBA_BOUNDSCHECK=1."""
+    from bnnumba._shapes import ShapesChecked  # noqa: PLC0415  # which imports this, and much of Numba
+
+    return {"pipeline_class": ShapesChecked}
 
 
 def signature_of(kernel: FunctionType, dtype: Any, given: Mapping[str, object]) -> tuple[Any, ...]:
@@ -107,14 +114,15 @@ def signature_of(kernel: FunctionType, dtype: Any, given: Mapping[str, object]) 
     given: by name, None, an activation, or `...` for what data or features are; what is not in it is left out.
     """
     return tuple(
-        _type(_kind(kernel, name)[0], dtype, given.get(name, ...))
+        _type(kind_of(kernel, name)[0], dtype, given.get(name, ...))
         if parameter.default is inspect.Parameter.empty or name in given
         else types.Omitted(None)
         for name, parameter in inspect.signature(kernel).parameters.items()
     )
 
 
-def _kind(kernel: FunctionType, name: str) -> tuple[ArrayKind | ScalarKind, bool]:
+def kind_of(kernel: FunctionType, name: str) -> tuple[ArrayKind | ScalarKind, bool]:
+    """Return what an argument is, and whether it may be None."""
     written, _, none = kernel.__annotations__[name].partition(" | ")
     return KINDS[written], bool(none)
 
@@ -130,7 +138,7 @@ def _type(kind: ArrayKind | ScalarKind, dtype: Any, value: object) -> Any:
 def _check_dtypes(kernel: FunctionType, named: dict[str, Any]) -> None:
     """Refuse data of several dtypes."""
     kinds = KINDS["Data"], KINDS["Result"]
-    data = {n: k for n, k in named.items() if _kind(kernel, n)[0] in kinds and not _is_none(k)}
+    data = {n: k for n, k in named.items() if kind_of(kernel, n)[0] in kinds and not _is_none(k)}
     first = next(iter(data), "")
     for name, kind in data.items():
         if kind.dtype != data[first].dtype:
