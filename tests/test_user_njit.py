@@ -9,10 +9,7 @@ from numba import njit
 import bnnumba
 from bnnumba.kernels import serial
 from tests.processes import user_step
-from tests.tools.problems import FLOATS, same_bits
 from tests.tools.subprocesses import run_python
-
-SHAPES = pytest.mark.parametrize("shape", [(40, 5, 1), (6, 5, 49), (3000, 70, 1), (20, 30, 196)], ids=str)
 
 
 def step_by_functions(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
@@ -23,35 +20,31 @@ def step_by_functions(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     return gradients.dgamma, gradients.dbeta
 
 
-def check_same(results, others):
-    assert all(same_bits(a, b) for a, b in zip(results, others, strict=True))
+def steps_by_functions(*stacks):
+    """A step for each problem."""
+    returned = [step_by_functions(*arrays) for arrays in zip(*stacks, strict=True)]
+    return [np.stack(each) for each in zip(*returned, strict=True)]
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize("step", [user_step.step_serial, user_step.step_threaded, user_step.step_between_regions])
-@SHAPES
-def test_a_step_gives_the_bits_of_the_functions(shape, step, dtype):
-    given = user_step.arguments(shape, dtype=dtype)
-    check_same(user_step.results(step, given), user_step.results(step_by_functions, given))
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """Of a process that compiles the steps, and of the next one."""
+    directory = str(tmp_path_factory.mktemp("cache"))
+    return [json.loads(run_python("-m", "tests.processes.user_step", NUMBA_CACHE_DIR=directory)) for _ in range(2)]
 
 
-def test_steps_inside_a_prange():
-    given = user_step.arguments((40, 5, 7), 6)
-    together = user_step.results(user_step.steps_in_parallel, given)
-    for k in range(6):
-        one = user_step.results(step_by_functions, [array[k] for array in given])
-        check_same([array[k] for array in together], one)
+@pytest.mark.parametrize("name", user_step.CASES)
+def test_a_step_gives_the_bits_of_the_functions(name, reports):
+    """Serial, threaded, between the caller's own regions, inside its prange; compiled, and from the cache."""
+    case = user_step.CASES[name]
+    expected = user_step.digest(step_by_functions if case.count is None else steps_by_functions, case.arguments())
+    assert [report["digests"][name] for report in reports] == [expected] * 2
 
 
-def test_cached_steps_in_a_fresh_process(tmp_path):
-    """The second process compiles nothing of the user's, and gets the same bits; so does this process."""
-    command = ("-m", "tests.processes.user_step")
-    first, second = (json.loads(run_python(*command, NUMBA_CACHE_DIR=str(tmp_path))) for _ in range(2))
-    for name, (step, parts) in user_step.CASES.items():
-        assert first[name]["from cache"] == 0
-        assert second[name]["from cache"] > 0
-        bits = user_step.digest(step, user_step.arguments(*parts))
-        assert first[name]["digest"] == second[name]["digest"] == bits
+def test_the_next_process_compiles_none_of_the_steps(reports):
+    first, second = (report["from cache"] for report in reports)
+    assert set(first.values()) == {0}
+    assert min(second.values()) > 0
 
 
 def test_a_callers_fastmath_does_not_reach_the_kernels():

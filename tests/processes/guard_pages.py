@@ -1,4 +1,6 @@
-"""Arrays between pages that nobody may touch: `python -m tests.processes.guard_pages` runs every kernel on them.
+"""Arrays between pages that nobody may touch: `python -m tests.processes.guard_pages [FORM-DTYPE ...]`.
+
+It runs every kernel of the forms and dtypes that are named, as serial-float32, on them; by default, of all.
 
 A load or store past an array's end that has a protected page behind it, or before its start, ends the process; the
 bytes on its other side are canaries. Results are poisoned first. What is printed, as JSON, is the digests that each
@@ -8,6 +10,7 @@ shape and dtype gave: of all forms and places, they should be one.
 import ctypes
 import json
 import mmap
+import sys
 
 import numpy as np
 
@@ -48,19 +51,25 @@ class Guarded:
             assert (between[own.stop :] == CANARY).all()
 
 
-def main():
-    found = {}
-    for shape in SHAPES + EMPTY:
-        for dtype in FLOATS:
-            p, digests = problem(shape, 1, dtype, offset=100.0), set()
+KERNELS = {
+    f"{name}-{np.dtype(dtype).name}": (form, dtype)
+    for name, form in (("serial", serial), ("threaded", threaded))
+    for dtype in FLOATS
+}
+
+
+def main(names):
+    found = {label(shape, dtype): set() for shape in SHAPES + EMPTY for dtype in FLOATS}
+    for name in names:
+        form, dtype = KERNELS[name]
+        for shape in SHAPES + EMPTY:
+            p = problem(shape, 1, dtype, offset=100.0)
             for at_end in (True, False):
-                for form in (serial, threaded):
-                    guarded = Guarded(at_end)
-                    digests.add(digest(every_result(form, p, guarded.copy)))
-                    guarded.check()
-            found[label(shape, dtype)] = sorted(digests)
-    print(json.dumps(found))
+                guarded = Guarded(at_end)
+                found[label(shape, dtype)].add(digest(every_result(form, p, guarded.copy)))
+                guarded.check()
+    print(json.dumps({name: sorted(digests) for name, digests in found.items()}))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:] or KERNELS)

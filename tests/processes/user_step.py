@@ -1,26 +1,24 @@
 """A user's own compiled code: training steps through `bnnumba.kernels`.
 
-`python -m tests.processes.user_step` caches them on disk and prints, as JSON, the digest of each one's results and how
-often its compiled form came from the disk cache.
+`python -m tests.processes.user_step` caches them on disk and prints, as JSON, the digest of each case's results, and
+how often the compiled form of each step came from the disk cache. The tests import the cases, and compile nothing.
 """
 
 import hashlib
 import json
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
 
 from bnnumba.kernels import serial, threaded
-from tests.tools.problems import problem
+from tests.tools.problems import FLOATS, problem
 
 EPSILON, MOMENTUM, DDOF = 1e-3, 0.9, 1
 
-# Imported by the tests, nothing is cached: the key of a cached caller does not hold the sources of what it calls, and
-# a change in the kernels would leave it as it was.
-CACHE = __name__ == "__main__"
 
-
-@njit(cache=CACHE)
+@njit(cache=True)
 def step_serial(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     """One training step: forward, moving update, backward."""
     mean, var = serial.batch_norm(x, gamma, beta, EPSILON, y)
@@ -28,14 +26,14 @@ def step_serial(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     return serial.batch_norm_backward(dy, x, mean, var, gamma, EPSILON, dx)
 
 
-@njit(cache=CACHE)
+@njit(cache=True)
 def step_threaded(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     mean, var = threaded.batch_norm(x, gamma, beta, EPSILON, y)
     threaded.update_moving(moving_mean, moving_var, mean, var, x.shape[0] * x.shape[2], MOMENTUM, DDOF)
     return threaded.batch_norm_backward(dy, x, mean, var, gamma, EPSILON, dx)
 
 
-@njit(cache=CACHE, parallel=True, fastmath=True)
+@njit(cache=True, parallel=True, fastmath=True)
 def step_between_regions(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     """A step by all threads in a function with parallel regions of its own, and with fastmath."""
     doubled = np.empty_like(gamma)
@@ -47,7 +45,7 @@ def step_between_regions(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     return dgamma, dbeta
 
 
-@njit(cache=CACHE, parallel=True)
+@njit(cache=True, parallel=True)
 def steps_in_parallel(x, dy, gamma, beta, moving_mean, moving_var, y, dx):
     """A step for each of many independent problems, in the user's own prange."""
     dgamma, dbeta = np.empty(gamma.shape), np.empty(gamma.shape)
@@ -74,12 +72,25 @@ def results(step, given):
     return [*step(*given), *given[4:]]
 
 
+class Case(NamedTuple):
+    """A step, and what it is given: for a count, as many problems at once."""
+
+    step: Callable
+    shape: tuple
+    count: int | None = None
+    dtype: type = np.float32
+
+    def arguments(self):
+        return arguments(self.shape, self.count, self.dtype)
+
+
+SHAPES = ((40, 5, 1), (6, 5, 49), (3000, 70, 1), (20, 30, 196))
 CASES = {
-    "step_serial": (step_serial, ((300, 5, 7),)),
-    "step_threaded": (step_threaded, ((300, 5, 7),)),
-    "step_between_regions": (step_between_regions, ((300, 5, 7),)),
-    "steps_in_parallel": (steps_in_parallel, ((40, 5, 7), 6)),
-}
+    f"{step.__name__} {shape} {np.dtype(dtype).name}": Case(step, shape, dtype=dtype)
+    for step in (step_serial, step_threaded, step_between_regions)
+    for shape in SHAPES
+    for dtype in FLOATS
+} | {"steps_in_parallel": Case(steps_in_parallel, (40, 5, 7), 6)}
 
 
 def digest(step, given):
@@ -87,11 +98,9 @@ def digest(step, given):
 
 
 def main():
-    report = {}
-    for name, (step, parts) in CASES.items():
-        bits = digest(step, arguments(*parts))
-        report[name] = {"digest": bits, "from cache": sum(step.stats.cache_hits.values())}
-    print(json.dumps(report))
+    digests = {name: digest(case.step, case.arguments()) for name, case in CASES.items()}
+    hits = {case.step.__name__: sum(case.step.stats.cache_hits.values()) for case in CASES.values()}
+    print(json.dumps({"digests": digests, "from cache": hits}))
 
 
 if __name__ == "__main__":
