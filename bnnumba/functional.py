@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
@@ -15,14 +15,29 @@ from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
 from bnnumba.weighted import weights_of
 
+Dx = TypeVar("Dx", Array, None, Array | None)
+Dresidual = TypeVar("Dresidual", Array, None, Array | None)
 
-class Gradients(NamedTuple):
+
+class Gradients(NamedTuple, Generic[Dx, Dresidual]):
     """dx and dresidual (x's shape and dtype; None unless asked for), dgamma and dbeta (feature shape, float64)."""
 
-    dx: Array | None
+    dx: Dx
     dgamma: Array
     dbeta: Array
-    dresidual: Array | None = None
+    dresidual: Dresidual = None  # type: ignore[assignment]  # which None is, where nothing is given
+
+
+class _Options(TypedDict, total=False):
+    """Of `batch_norm_backward`, those that its result's type does not depend on."""
+
+    epsilon: float
+    frozen: bool
+    y: Array | None
+    activation: Activation | None
+    mask: Mask | None
+    sample_weight: SampleWeight | None
+    out: Array | None
 
 
 def moments(
@@ -196,6 +211,45 @@ def batch_norm(
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
 
 
+@overload
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array | None = None,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    needs_dx: Literal[True] = True,
+    residual: Literal[False] = False,
+    **options: Unpack[_Options],
+) -> Gradients[Array, None]: ...
+@overload
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array | None = None,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    needs_dx: Literal[True] = True,
+    residual: Literal[True],
+    **options: Unpack[_Options],
+) -> Gradients[Array, Array]: ...
+@overload
+def batch_norm_backward(
+    dy: Array,
+    x: Array,
+    mean: Array,
+    var: Array,
+    gamma: Array | None = None,
+    feature_axis: int | tuple[int, ...] = -1,
+    *,
+    needs_dx: bool = True,
+    residual: bool = False,
+    **options: Unpack[_Options],
+) -> Gradients[Array | None, Array | None]: ...
 def batch_norm_backward(
     dy: Array,
     x: Array,
@@ -213,7 +267,7 @@ def batch_norm_backward(
     mask: Mask | None = None,
     sample_weight: SampleWeight | None = None,
     out: Array | None = None,
-) -> Gradients:
+) -> Gradients[Any, Any]:
     """Compute the gradients of `batch_norm`, or with frozen=True those of `normalize`.
 
         dbeta = sum(dresidual)    dgamma = sum(dresidual * x_hat)    x_hat = (x - mean)*rstd

@@ -365,7 +365,7 @@ class BatchNormalization(Exchanged, Stored):
             **weights,
         )
 
-    def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients:
+    def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients[Any, Any]:
         return batch_norm_backward(
             *(dy, saved.x, *saved.statistics[:2], gamma, self.axis),
             epsilon=self.epsilon,

@@ -89,7 +89,7 @@ class SyncBatchNormalization(BatchNormalization):
         x = counted(x, batch.count)
         return self._normalize(x, batch.mean, batch.var, self.gamma, self.beta, residual), batch
 
-    def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients:
+    def _gradients(self, dy: Array, saved: Saved, gamma: Array | None) -> Gradients[Any, Any]:
         if saved.frozen:
             return super()._gradients(dy, saved, gamma)
         moments = saved.statistics

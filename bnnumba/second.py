@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def batch_norm_double_backward(
         assert dx is not None
         return dx
 
-    def sums(v: Array) -> Gradients:
+    def sums(v: Array) -> Gradients[Any, Any]:
         return batch_norm_backward(v, x, mean, var, None, feature_axis, epsilon=epsilon, needs_dx=False)
 
     ddy = normalize(x, mean, var, by_gamma, by_beta, feature_axis, epsilon=epsilon)

@@ -8,6 +8,7 @@ from torch import nn  # noqa: E402
 from torch.nn.utils import parametrize, prune  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
+from bnnumba.activations import LeakyRelu  # noqa: E402
 from tests.tools.torch_layers import DTYPES, FIRST, LAST, LAST_3D, X, both, data, near, step  # noqa: E402
 
 CASES = {  # the layer, the input's shape, options: PyTorch's own tests have these
@@ -86,6 +87,39 @@ def test_relu_and_residual(memory_format, residual, training):
     for a, b in zip(*results, strict=True):
         near(b, a)
         assert a.stride() == b.stride()
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
+@pytest.mark.parametrize(
+    ("activation", "function"),
+    [("relu6", nn.functional.relu6), (LeakyRelu(0.25), lambda v: nn.functional.leaky_relu(v, 0.25))],
+    ids=["relu6", "leaky"],
+)
+def test_other_activations(activation, function, residual):
+    theirs, layer = both("BatchNorm2d", 3, torch.float64)
+    layer.activation = activation
+    with torch.no_grad():
+        for each in (theirs, layer):
+            each.weight.mul_(4)  # so that y passes 6
+    for training in (True, False):
+        x, dy = data((4, 3, 6, 5), torch.float64)
+        shortcut = data((4, 3, 6, 5), torch.float64, seed=1)[1]
+        results = []
+        for each in (theirs.train(training), layer.train(training)):
+            inputs = [t.clone().requires_grad_() for t in (x, shortcut)[: 1 + residual]]
+            y = each(*inputs) if each is layer else function(sum(inputs[1:], each(inputs[0])))
+            results.append([y.detach(), *torch.autograd.grad(y, [*inputs, *each.parameters()], dy)])
+        for a, b in zip(*results, strict=True):
+            near(b, a)
+
+
+def test_a_leaky_relu_of_half_precision():
+    theirs, layer = both("BatchNorm2d", 3, torch.bfloat16)
+    layer.activation = LeakyRelu(0.25)
+    x, dy = data((4, 3, 6, 5), torch.bfloat16)
+    expected = step(nn.Sequential(theirs, nn.LeakyReLU(0.25)), x, dy)
+    for a, b in zip(expected, step(layer, x, dy), strict=True):
+        near(b, a)
 
 
 def test_an_epsilon_may_be_an_integer():

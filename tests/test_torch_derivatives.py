@@ -7,12 +7,13 @@ torch = pytest.importorskip("torch", exc_type=ModuleNotFoundError)
 from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
+from bnnumba.activations import LeakyRelu  # noqa: E402
 from tests.tools.torch_layers import DTYPES, both, data, near, step  # noqa: E402
 
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
-@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("activation", [None, "relu", LeakyRelu(0.3)], ids=str)
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", ""])
 def test_first_and_second_derivatives(affine, activation, residual, training):
     torch.manual_seed(1)
