@@ -20,7 +20,7 @@ from bnnumba._types import Array
 
 Bytes = npt.NDArray[np.uint8]
 
-LEAST_BYTES = 2**20  # of an array: a loan costs 5 us, a seventh of the time that filling so many bytes takes
+LEAST_BYTES = 2**20  # of an array: a loan costs 5 us, a seventh of the time that filling them takes
 LINE = 64  # bytes of a cache line
 
 

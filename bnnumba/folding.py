@@ -73,11 +73,11 @@ def _folded(weights: Array, axis: int, bias: Array | None, layer: BatchNormaliza
     scale = reciprocal_std(layer.moving_variance, layer.epsilon)
     if layer.gamma is not None:
         scale = layer.gamma * scale
-    others = tuple(other for other in range(weights.ndim) if other != axis)
-    shift = (bias - layer.moving_mean) * scale + (0.0 if layer.beta is None else layer.beta)
+    inputs = tuple(each for each in range(weights.ndim) if each != axis)
+    offset = (bias - layer.moving_mean) * scale + (0.0 if layer.beta is None else layer.beta)
     dtype = weights.dtype.newbyteorder("=")
-    folded = np.array(weights, np.float64) * np.expand_dims(scale, others)
-    return folded.astype(dtype), shift.astype(dtype)
+    folded = np.array(weights, np.float64) * np.expand_dims(scale, inputs)
+    return folded.astype(dtype), offset.astype(dtype)
 
 
 def _dense_weights(value: object) -> Array:

@@ -7,6 +7,7 @@ and Numba's workqueue layer aborts a process in which two calls launch threads a
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter, signature
 from threading import RLock, local
 from typing import Any
 
@@ -45,22 +46,44 @@ def without_threads() -> Iterator[None]:
         _this_thread.alone = before
 
 
-def run_either(alone: Kernel, together: Kernel, small: bool, arguments: tuple[Any, ...]) -> Any:
-    """Run a kernel in the form that suits: `together` with threads, which `small` data does not need."""
+def run_either(alone: Kernel, together: Kernel, small: bool, arguments: tuple[Any, ...], key: Any = None) -> Any:
+    """Run a kernel in the form that suits: `together` with threads, which `small` data does not need.
+
+    key: tells the types of the arguments, where Numba's own search would cost more than a small call: of tuples.
+    """
     if small or _this_thread.alone or _threads_lost or not _threads_free.acquire(blocking=False):
-        return alone(*arguments)
+        return _version(alone, key, arguments)(*arguments)
     try:
-        return together(*arguments)
+        return _version(together, key, arguments)(*arguments)
     finally:
         _threads_free.release()
 
 
+_versions: dict[tuple[Kernel, Any], Kernel] = {}
+
+
+def _version(kernel: Kernel, key: Any, arguments: tuple[Any, ...]) -> Kernel:
+    """Return a kernel; or its version that is compiled for such arguments, where there is a key."""
+    if key is None or numba.config.DISABLE_JIT:
+        return kernel
+    version = _versions.get((kernel, key))
+    if version is None:
+        compiled: Any = kernel
+        version = _versions[kernel, key] = compiled.compile(tuple(map(numba.typeof, arguments)))
+    return version
+
+
 def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
     """A kernel in either form, whose first argument is an array of the data; threaded where that has `least` bytes."""
-    alone, together = getattr(serial, name), getattr(threaded, name)
+    alone, together = serial.FORM[name], threaded.FORM[name]
+    parameters = signature(getattr(alone, "py_func", alone)).parameters.values()
+    required = sum(parameter.default is Parameter.empty for parameter in parameters)
 
     def kernel(*arguments: Any) -> Any:
-        return run_either(alone, together, arguments[0].nbytes < least, arguments)
+        x, key = arguments[0], None
+        if len(arguments) > required:  # all others have the types that `axes` makes them have
+            key = x.dtype.char, *map(type, arguments[required:])
+        return run_either(alone, together, x.nbytes < least, arguments, key)
 
     return kernel
 

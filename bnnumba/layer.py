@@ -48,7 +48,7 @@ class BatchNormalization(Exchanged, Stored):
         The feature axes, which are kept; Keras's meaning.
     momentum : real number in [0, 1], or None
         None: the moving statistics are the average over all batches seen, as in PyTorch: momentum = 1 - 1/batches_seen.
-        Features that `skip_nonfinite` leaves keep their average, as if the batch had just that.
+        Features that `skip_nonfinite` leaves keep their average, as if the batch had the same.
     epsilon : real number >= 0
     center, scale : bool
         Whether there is a beta, a gamma.

@@ -34,11 +34,11 @@ def no_output(out: object) -> None:
         raise ValueError(f"out must be None where needs_dx is False, got {checks.described(out)}")
 
 
-def apart(name: str, array: Array, others: Iterable[tuple[str, npt.NDArray[Any] | None]]) -> None:
+def apart(name: str, array: Array, inputs: Iterable[tuple[str, npt.NDArray[Any] | None]]) -> None:
     """Refuse an array to be written that shares memory with another, or with itself."""
     if not array.flags.forc and _overlaps_itself(array):
         raise ValueError(f"{name} must not overlap itself, got shape {array.shape} with strides {array.strides}")
-    for other_name, other in others:
+    for other_name, other in inputs:
         if other is not None and _may_overlap(array, other) and _overlap(array, other):
             raise ValueError(f"{name} must share no memory with {other_name}")
 

@@ -44,8 +44,8 @@ class Correction(NamedTuple):
 
     def parameters(self, gamma: Array | None, beta: Array | None) -> tuple[Array, Array]:
         """What gamma and beta become: y = (r*gamma)*x_hat + (d*gamma + beta)."""
-        scale, shift = (self.r, self.d) if gamma is None else (self.r * gamma, self.d * gamma)
-        return scale, shift if beta is None else shift + beta
+        scale, offset = (self.r, self.d) if gamma is None else (self.r * gamma, self.d * gamma)
+        return scale, offset if beta is None else offset + beta
 
     def dgamma(self, dgamma: Array, dbeta: Array) -> Array:
         """The gradient of gamma, from those of what gamma and beta became."""

@@ -30,7 +30,7 @@ class Measured(NamedTuple):
 
 
 def memory_rates(elements: int) -> dict[str, float]:
-    """GB/s of each kind of sweep over float32 arrays of so many elements."""
+    """GB/s of each kind of sweep over float32 arrays of this number of elements."""
     x = np.ones(elements, np.float32)
     return _rates(x, x)
 

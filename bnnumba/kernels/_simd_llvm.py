@@ -15,9 +15,7 @@ from bnnumba.kernels import _simd_numpy
 from bnnumba.kernels._half_llvm import BFLOAT16, FLOAT16, is_half, packed, unpacked
 
 __all__ = _simd_numpy.__all__
-
-LANES = 16
-LINE = 64  # bytes of a cache line
+LANES, LINE = _simd_numpy.LANES, _simd_numpy.LINE
 CAN_STREAM = platform.machine().lower() in ("x86_64", "amd64")
 _I32 = ir.IntType(32)
 

@@ -76,7 +76,7 @@ def make_weighted_grid(shape: tuple[int, int, int]) -> Grid:
 
 @helper
 def _one_run(shape: tuple[int, int, int]) -> tuple[int, int, int]:
-    """Of one feature, all data is one run, however its elements were numbered."""
+    """Return the shape; with one feature the whole array is one run."""
     outer, feature, inner = shape
     return (1, 1, outer * inner) if feature == 1 else shape
 
@@ -107,7 +107,7 @@ def _divided(outer: int, feature: int, inner: int, by_column: bool, fold: int) -
 
 @helper
 def _fold(outer: int, width: int) -> int:
-    """How many rows of this width are taken as one: as many as fill whole vectors, if those are not too many."""
+    """Return how many rows of this width are taken as one: as many as fill whole vectors, if those are not too many."""
     if width == 0 or width >= FOLDED:
         return 1
     full = LANES // min(LANES, width & -width)
@@ -132,13 +132,13 @@ def chunk_region(grid: Grid, chunk: int, first: int, last: int) -> Region:
 
 @helper
 def row_count(region: Region, row_end: int) -> int:
-    """How many of a region's rows are before this one."""
+    """Return how many of a region's rows are before this one."""
     return ceil_div(row_end - region.row, region.step)
 
 
 @helper
 def quarter(grid: Grid, region: Region) -> int:
-    """How many rows a quarter of a region has, by column; up to three are in none, and the last where it is short."""
+    """Return the rows of a quarter of a region, by column. Up to three, and a short last row, belong to no quarter."""
     if not grid.by_column:
         return 0
     return row_count(region, min(region.row_end, grid.outer // grid.fold)) // 4

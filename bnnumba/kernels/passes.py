@@ -391,8 +391,8 @@ def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx:
     if x.size == 0:
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    coefficients, count = new_coefficients(grid, x), x.shape[0] * x.shape[2]
-    put_backward(statistics, gradients, count, first, last, coefficients)
+    coefficients = new_coefficients(grid, x)
+    put_backward(statistics, gradients, x.shape[0] * x.shape[2], first, last, coefficients)
     coefficients_to_columns(coefficients, 6, grid, first, last)
     sweep = Sweep(inputs, coefficients, goes_past_cache(dx, x, inputs.dy, inputs.y), dx)
     each_thread(fill_share, thread_count(), (sweep, grid))
@@ -460,9 +460,7 @@ def _of_dresidual(dresidual: Data, inputs: Backward) -> Backward:
 
 # What fills dresidual, by coefficients that are not used; None where dresidual is.
 _residual_sweep = either(_no_sweep, _to_dresidual)
-
 # What the frozen backward fills in the sweep that makes the sums: dresidual, or where that is None dx.
 _frozen_sweep = either(_to_frozen_dx, _to_dresidual_first)
-
 # The inputs with dresidual for dy behind the activation, where dresidual is given.
 _with_dresidual = either(_unchanged, _of_dresidual)

@@ -46,32 +46,32 @@ def make_plan(grid: Grid, itemsize: int, threads: int) -> Plan:
 
 @helper
 def share(total: int, threads: int, thread: int) -> tuple[int, int]:
-    """First and last of a thread's consecutive numbers."""
+    """Return the first of a thread's consecutive numbers, and the first of the next thread's."""
     return total * thread // threads, total * (thread + 1) // threads
 
 
 @helper
 def group_share(grid: Grid, plan: Plan, threads: int, thread: int) -> tuple[int, int]:
-    """The groups of features that a thread has to itself."""
+    """Return the groups of features that a thread has to itself."""
     return share(ceil_div(grid.feature, plan.group), threads, thread)
 
 
 @helper
 def group_region(grid: Grid, plan: Plan, group: int) -> Region:
-    """All the data of a group of features."""
+    """Return all the data of a group of features."""
     first = group * plan.group
     return Region(0, grid.rows, 1, first, min(grid.feature, first + plan.group), 0, grid.columns)
 
 
 @helper
 def task_share(grid: Grid, plan: Plan, threads: int, thread: int, features: int) -> tuple[int, int]:
-    """A thread's tasks of the sums over so many features."""
+    """Return a thread's tasks of the sums over a number of features."""
     return share(chunk_count(grid) * ceil_div(features, plan.tile), threads, thread)
 
 
 @helper
 def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tuple[int, Region]:
-    """The chunk, and the region, of one task of the sums over the features first..last."""
+    """Return the chunk, and the region, of one task of the sums over the features first..last."""
     chunk, tile = divmod(task, ceil_div(last - first, plan.tile))
     start = first + tile * plan.tile
     return chunk, chunk_region(grid, chunk, start, min(last, start + plan.tile))
@@ -79,7 +79,7 @@ def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tup
 
 @helper
 def block_shape(grid: Grid, region: Region) -> tuple[int, int]:
-    """Features and columns of a region's blocks: about BLOCK elements of a row, by column of one in each quarter.
+    """Return the features and columns of a region's blocks: about BLOCK elements of a row; by column, of each quarter.
 
     Sums come out the same: blocks end where 4 rows, or 4 vectors of a run, do that are added up together.
     """

@@ -42,13 +42,14 @@ def forward(
     if residual is not None:
         residual = dense_like("residual", residual, x, order)
     gamma, *scale = features("weight", gamma, channels)
-    beta, *shift = features("bias", beta, channels)
+    beta, *offset = features("bias", beta, channels)
     step = None
     if moving is not None:
         mean, var, batches, momentum = moving
         step = _step(batches, momentum)
     (running_mean, *mean_at), (running_var, *var_at) = _running(mean, var, channels, moving is not None)
     added = None if residual is None else address("residual", residual)
+    act = of_text(activation)
     run_either(
         *BATCH_NORM_AT,
         x.nbytes < (THREADED_NORMALIZE_BYTES if given else THREADED_BYTES),
@@ -56,12 +57,13 @@ def forward(
             zero,
             shape,
             (address("input", data), added, y.data_ptr(), statistics.data_ptr()),
-            (*scale, *shift, epsilon),
+            (*scale, *offset, epsilon),
             (*mean_at, *var_at),
             given or None,
             step,
-            of_text(activation),
+            act,
         ),
+        (x.dtype, residual is None, given, step is None, type(act)),
     )
     if moving is not None:
         _write_back(mean, running_mean, var, running_var)
@@ -95,7 +97,7 @@ def backward(
     like = statistics[0] if weight is None else weight
     dgamma, dbeta = torch.empty_like(like), torch.empty_like(like)
     dx, dresidual = new(x, order) if needs_dx else None, new(x, order) if needs_dresidual else None
-    kept = None if y is None else address("y", y)
+    kept, act = None if y is None else address("y", y), of_text(activation)
     run_either(
         *BACKWARD_AT,
         x.nbytes < THREADED_BYTES,
@@ -105,10 +107,11 @@ def backward(
             (address("dy", dy), kept, address("x", data), address("statistics", statistics)),
             (*scale, epsilon),
             frozen or None,
-            of_text(activation),
+            act,
             (None if dx is None else dx.data_ptr(), None if dresidual is None else dresidual.data_ptr()),
             (dgamma.data_ptr(), dbeta.data_ptr(), like.dtype is torch.float64),
         ),
+        (x.dtype, y is None, frozen, type(act), needs_dx, needs_dresidual),
     )
     if gamma is not None and gamma.dtype is not like.dtype:
         dgamma, dbeta = dgamma.to(gamma.dtype), dbeta.to(gamma.dtype)
@@ -144,8 +147,9 @@ def behind(dy: Tensor, y: Tensor, activation: str) -> Tensor:
     """Return dy behind the activation that gave y."""
     zero, (order, shape) = zero_of("y", y), layout_of(y)
     dy, data, dresidual = dense_like("dy", dy, y, order), dense(y, order), new(y, order)
-    arguments = address("dy", dy), address("y", data), of_text(activation), dresidual.data_ptr()
-    run_either(*BEHIND_AT, y.nbytes < THREADED_NORMALIZE_BYTES, (zero, shape, *arguments))
+    act = of_text(activation)
+    arguments = zero, shape, address("dy", dy), address("y", data), act, dresidual.data_ptr()
+    run_either(*BEHIND_AT, y.nbytes < THREADED_NORMALIZE_BYTES, arguments, (y.dtype, type(act)))
     return dresidual
 
 
