@@ -69,7 +69,7 @@ KINDS: dict[str, ArrayKind | ScalarKind] = {
     "int": ScalarKind("an int", lambda given: isinstance(given, types.Integer | types.Boolean)),
     "Act": ScalarKind(
         "an instance of a class in bnnumba.activations",
-        lambda given: isinstance(given, types.BaseNamedTuple) and hasattr(given.instance_class, "gradient"),
+        lambda given: getattr(given, "instance_class", object).__module__ == "bnnumba.activations",
     ),
 }
 

@@ -77,15 +77,15 @@ def region(function: F) -> F:
     return compiled
 
 
-def method(name: str) -> Callable[..., Any]:
-    """Make the function that calls the method `name` of its first argument, a named tuple.
+def method(name: str, default: Any = None) -> Callable[..., Any]:
+    """Make the function that calls the method `name` of its first argument, a named tuple; or without it the default.
 
     Numba picks the method by the tuple's class when it compiles: a value can so say what a loop does with it, and the
     loop knows no class. Methods are functions compiled by `loop`.
     """
     return _chosen(
-        lambda value, *arguments: getattr(type(value), name)(value, *arguments),
-        lambda kind: getattr(kind.instance_class, name),
+        lambda value, *arguments: getattr(type(value), name, default)(value, *arguments),
+        lambda kind: getattr(kind.instance_class, name, default),
     )
 
 

@@ -121,8 +121,8 @@ def normalize(
         The axes that mean, var, gamma and beta belong to.
     epsilon : real number >= 0
         Added to var. Where var + epsilon is 0, rstd is taken as 0.
-    activation : None, "relu", "relu6" or a LeakyRelu of `bnnumba.activations`
-        act(v) = v, max(v, 0), min(max(v, 0), 6), or negative_slope*v where v < 0. All leave NaN as it is.
+    activation : None, a name or an instance of `bnnumba.activations`
+        None: act(v) = v. All leave NaN as it is.
     residual : array of x's shape and dtype, in any memory order, or None for 0
     out : array of x's shape and dtype, optional
         Takes the result. It may be x itself or residual itself; otherwise it shares no memory with an input.

@@ -61,7 +61,7 @@ class BatchNormalization(Exchanged, Stored):
     skip_nonfinite : bool
         Whether moving statistics stay as they are for features whose batch mean or variance is NaN or infinite. False
         lets these in, as in Keras.
-    activation : None, "relu", "relu6" or a LeakyRelu of `bnnumba.activations`
+    activation : None, a name or an instance of `bnnumba.activations`
         What stands behind the normalization.
     renorm : bool
         Whether to train by batch renormalization, see `bnnumba.renorm`; ddof is then 0.

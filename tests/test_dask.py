@@ -365,7 +365,7 @@ BAD_OPTIONS = [
     ("gamma", da.ones(4, dtype=complex), TypeError, "gamma must be an array of real floats, got complex128"),
     ("beta", np.float64(1), ValueError, r"beta must have shape \(4,\), got \(\)"),
     ("epsilon", -1, ValueError, "epsilon must be >= 0, got -1"),
-    ("activation", "gelu", ValueError, "activation must be None, 'relu', 'relu6', LeakyRelu, got str 'gelu'"),
+    ("activation", "gelu", ValueError, "activation must be None, .*, got str 'gelu'"),
     ("residual", np.ones((6, 4), np.float32), TypeError, "residual must be a dask array, got ndarray"),
     ("residual", X[:5], ValueError, r"residual must have the shape of array, \(6, 4\), got \(5, 4\)"),
     ("residual", UNKNOWN, ValueError, r"residual must have the shape of array, \(6, 4\), got \(nan, 4\)"),

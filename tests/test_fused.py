@@ -5,13 +5,14 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
-from bnnumba.activations import LeakyRelu, Relu, Relu6, of_text, public, text_of
+from bnnumba.activations import LeakyRelu, Relu, activation_of, of_text, public, text_of
 from bnnumba.kernels import serial, threaded
 from tests.tools import bounds, differences, oracle
 from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
 
-LEAKY = LeakyRelu(0.3)
-KINDS = [("relu", False), (None, True), ("relu", True), ("relu6", True), (LEAKY, False)]
+LEAKY = oracle.LEAKY
+EVERY_ACTIVATION = [given for given in oracle.ACTIVATIONS if given is not None]
+KINDS = [("relu", False), (None, True), ("relu", True), ("relu6", True), (LEAKY, False)]  # of every layout and dtype
 EVERY_KIND = pytest.mark.parametrize(("activation", "with_residual"), KINDS, ids=str)
 SHAPES = pytest.mark.parametrize(
     ("shape", "axis"), [((40, 3), -1), ((3000, 70), -1), ((6, 4, 5, 5), 1), ((20, 30, 196), 1), ((5, 2, 6, 3), (1, 3))],
@@ -25,7 +26,7 @@ class Step:
 
     def __init__(self, shape, axis, activation, with_residual, dtype=np.float32):
         p = problem(shape, axis, dtype, offset=3.0)
-        self.p = p._replace(gamma=4 * p.gamma) if activation == "relu6" else p  # so that y passes 6
+        self.p = p._replace(gamma=4 * p.gamma)  # so that y passes all edges
         self.axis = axis
         self.residual = (-self.p.dy).astype(dtype) if with_residual else None
         self.activation = activation
@@ -89,7 +90,7 @@ def test_numerical_differentiation(frozen, activation, with_residual):
         return (p.dy * oracle.act(exact, activation, residual).y).sum()
 
     v = oracle.batch_norm(p.x, p.gamma, p.beta).y + residual
-    assert min(abs(v - edge).min() for edge in (0, 6)) > 1e-4
+    assert all(abs(v - edge).min() > 1e-4 for edge in oracle.ACTIVATIONS[activation].edges)
     gradients = step.backward(frozen=frozen)
     dresidual = oracle.behind(p.dy, step.y, activation) if step.residual is None else gradients.dresidual
     for which, gradient in enumerate((gradients.dx, gradients.dgamma, gradients.dbeta, dresidual)):
@@ -154,13 +155,13 @@ def test_a_result_made_again_has_its_bits(shape, dtype, form):
     check_made_again(shape, dtype, form, Relu())
 
 
-@pytest.mark.parametrize("activation", [Relu6(), LEAKY], ids=str)
-def test_results_of_other_activations_made_again(activation):
-    check_made_again((300, 5, 1), np.float64, serial, activation)
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION, ids=str)
+def test_results_of_every_activation_made_again(activation):
+    check_made_again((300, 5, 1), np.float64, serial, activation_of(activation))
 
 
 @pytest.mark.parametrize("with_residual", [False, True])
-@pytest.mark.parametrize("activation", ["relu", "relu6", LEAKY], ids=str)
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION, ids=str)
 def test_every_activation_with_and_without_a_residual(activation, with_residual):
     test_against_the_oracle((9, 4, 5), 1, np.float64, activation, with_residual)
     for frozen in (False, True):
@@ -173,7 +174,7 @@ def test_a_slope_that_y_could_not_tell_is_refused(given):
         LeakyRelu(given)
 
 
-@pytest.mark.parametrize("activation", ["relu", "relu6", LEAKY], ids=str)
+@pytest.mark.parametrize("activation", EVERY_ACTIVATION, ids=str)
 def test_an_activation_is_written_and_read(activation):
     assert public(of_text(text_of(activation))) == activation
     layer = BatchNormalization(activation=activation)
@@ -217,13 +218,6 @@ def test_no_elements(shape, activation, with_residual):
 # ---- the layer
 
 
-def activated(v, activation):
-    """By NumPy, in v's dtype: with the bits of one rounding."""
-    if isinstance(activation, LeakyRelu):
-        return np.where(v < 0, v.dtype.type(activation.negative_slope) * v, v)
-    return {None: v, "relu": np.maximum(v, 0), "relu6": np.clip(v, 0, 6)}[activation]
-
-
 MODES = {
     "training": {},
     "frozen": {"trainable": False},
@@ -246,7 +240,7 @@ def test_the_layer(mode, activation, with_residual):
     fused, plain = layers
     expected = plain(step.p.x, training=True)
     expected = expected if step.residual is None else expected + step.residual
-    expected = activated(expected, activation)
+    expected = oracle.ACTIVATIONS[activation].forward(expected)
     np.testing.assert_array_equal(fused(step.p.x, training=True, residual=step.residual), expected)
     dresidual = oracle.behind(step.p.dy, expected, activation)
     result = fused.backward(step.p.dy)
@@ -258,7 +252,7 @@ def test_the_layer(mode, activation, with_residual):
         assert same_bits(getattr(fused, name), getattr(plain, name)), name
     inference = fused(step.p.x, residual=step.residual)
     expected = plain(step.p.x) + (0 if step.residual is None else step.residual)
-    np.testing.assert_array_equal(inference, activated(expected, activation))
+    np.testing.assert_array_equal(inference, oracle.ACTIVATIONS[activation].forward(expected))
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -271,9 +265,8 @@ def test_pytorch_has_the_same(activation, with_residual, frozen):
     mean, var = (torch.from_numpy(m) for m in step.moments[:2])
     z = torch.nn.functional.batch_norm(leaves[0], mean, var, leaves[1], leaves[2], not frozen, 0.0, EPSILON)
     z = z + leaves[3] if with_residual else z
-    functional = torch.nn.functional
-    theirs = {"relu": functional.relu, "relu6": functional.relu6, None: lambda v: v}
-    y = theirs[activation](z) if activation in theirs else functional.leaky_relu(z, activation.negative_slope)
+    name, *arguments = oracle.ACTIVATIONS[activation].torch
+    y = z if name == "identity" else getattr(torch.nn.functional, name)(z, *arguments)
     used = leaves if with_residual else leaves[:3]
     theirs = torch.autograd.grad(y, used, torch.from_numpy(p.dy))
     np.testing.assert_allclose(step.y, y.detach().numpy(), rtol=1e-12, atol=1e-12)

@@ -6,7 +6,7 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
-from bnnumba.activations import LeakyRelu
+from tests.tools import oracle
 from tests.tools.problems import LAYOUTS, problem, same_bits
 
 HALVES = [np.float16, ml_dtypes.bfloat16]
@@ -55,7 +55,7 @@ def test_forward_and_backward(shape, axis, activation, with_residual, dtype):
 
 
 @every_half
-@pytest.mark.parametrize(("activation", "with_residual"), [("relu6", True), (LeakyRelu(0.3), False)], ids=str)
+@pytest.mark.parametrize(("activation", "with_residual"), [("relu6", True), (oracle.LEAKY, False)], ids=str)
 def test_other_activations(activation, with_residual, dtype):
     test_forward_and_backward((6, 4, 5), 1, activation, with_residual, dtype)
 

@@ -5,7 +5,6 @@ import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
-from bnnumba.activations import LeakyRelu
 from bnnumba.functional import input_gradient
 from tests.tools import bounds, differences, oracle
 from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
@@ -170,7 +169,7 @@ def test_nothing_counts(kind, behind):
 @KINDS
 @pytest.mark.parametrize(
     ("activation", "with_residual"),
-    [("relu", False), ("relu", True), ("relu6", False), (LeakyRelu(0.3), True)],
+    [("relu", False), ("relu", True), ("relu6", False), (oracle.LEAKY, True)],
     ids=str,
 )
 def test_behind_an_activation(kind, activation, with_residual):

@@ -12,8 +12,6 @@ from typing import Any, NamedTuple
 
 from bnnumba._jit import loop, method
 from bnnumba._types import Act, Array, Coefficients, Term, Vector
-from bnnumba.kernels import layouts
-from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.simd import fma, is_double, join, load, load_double, narrow, prefetch, splat
 
 activate, differentiate = method("forward"), method("gradient")  # of `activations`
@@ -23,11 +21,6 @@ class Batch(NamedTuple):
     """What moments are made of: sums of d and d*d, with d = x - pivot in float64."""
 
     x: Array
-
-    @loop
-    def add_region(self, grid: Grid, region: Region, ahead: int, centres: Array, sums: Array, place: int) -> None:
-        """Add the sums of a region's terms."""
-        layouts.add_region(self, grid, region, ahead, centres, sums, place)
 
     @loop
     def terms(self, i: int, n: int, ahead: int, own: Coefficients) -> Term:
@@ -62,11 +55,6 @@ class Backward(NamedTuple):
     dy: Array
     y: Array | None
     activation: Act | None
-
-    @loop
-    def add_region(self, grid: Grid, region: Region, ahead: int, centres: Array, sums: Array, place: int) -> None:
-        """Add the sums of a region's terms."""
-        layouts.add_region(self, grid, region, ahead, centres, sums, place)
 
     @loop
     def terms(self, i: int, n: int, ahead: int, own: Coefficients) -> Term:

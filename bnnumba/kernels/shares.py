@@ -9,9 +9,8 @@ import numpy as np
 
 from bnnumba._jit import either, helper, loop, method, signed
 from bnnumba._types import Array
-from bnnumba.kernels import by_run, layouts
+from bnnumba.kernels import by_column, by_run
 from bnnumba.kernels.grid import Grid, Region, span_bounds, span_count
-from bnnumba.kernels.layouts import finish_sums, start_sums, sum_columns
 from bnnumba.kernels.plan import (
     MOST_SPANS,
     block_count,
@@ -22,8 +21,9 @@ from bnnumba.kernels.plan import (
     task_region,
     task_share,
 )
-from bnnumba.kernels.simd import fence
+from bnnumba.kernels.simd import LANES, fence
 from bnnumba.kernels.stores import Sweep, line_start
+from bnnumba.kernels.sums import new_sums
 
 # A sweep runs backwards, TURN elements at a time, as the sums before it have just brought the last into the cache; or
 # span by span (of one thread's rows by column, there is one). Backward of (4096, 256) is faster by 12 %, of
@@ -44,9 +44,6 @@ class Sums(NamedTuple):
     partial: Array
 
 
-add_region = method("add_region")
-
-
 @helper
 def sum_share(threads: int, thread: int, sums: Sums, first: int, last: int, sweep: Sweep | None) -> None:
     """Make a thread's share of the sums over the features first..last; and meanwhile of a sweep, if there is one."""
@@ -56,9 +53,9 @@ def sum_share(threads: int, thread: int, sums: Sums, first: int, last: int, swee
     tasks, end = task_share(grid, plan, threads, thread, last - first)
     for task in range(tasks, end):
         chunk, region = task_region(grid, plan, first, last, task)
-        own, place = start_sums(x, grid, region, partial[chunk])
+        own, place = _start_sums(x, grid, region, partial[chunk])
         _sum_region(sweep, sums, region, own, place)
-        finish_sums(x, grid, region, own, partial[chunk])
+        _finish_sums(x, grid, region, own, partial[chunk])
 
 
 @helper
@@ -80,7 +77,7 @@ def _add_and_fill(sweep: Sweep, sums: Sums, region: Region, own: Array, place: i
     reached, filled = np.full(MOST_SPANS, -1), np.full(MOST_SPANS, -1)
     for block in range(blocks):
         part = block_region(grid, region, shape, block)
-        add_region(inputs, grid, part, ahead, centres, own, place + (part.first - region.first) * sum_columns(grid))
+        add_region(inputs, grid, part, ahead, centres, own, place + (part.first - region.first) * _sum_columns(grid))
         follower = block_region(grid, region, shape, min(block + 1, blocks - 1))
         followed = span_count(grid, follower)
         for span in range(span_count(grid, part)):
@@ -88,12 +85,9 @@ def _add_and_fill(sweep: Sweep, sums: Sums, region: Region, own: Array, place: i
             begin = filled[span] if i == reached[span] else i
             goes_on = span < followed and end == span_bounds(grid, follower, span, size)[0]
             stop = max(begin, line_start(sweep.out, end)) if goes_on else end  # a line that goes on waits
-            layouts.fill(sweep, grid, begin, stop, signed(0))
+            _fill(sweep, grid, begin, stop, signed(0))
             reached[span], filled[span] = end, stop
     fence()
-
-
-_sum_region = either(_add, _add_and_fill)
 
 
 @helper
@@ -102,7 +96,7 @@ def fill_share(threads: int, thread: int, sweep: Sweep, grid: Grid) -> None:
     first, end = share(sweep.out.size, threads, thread)
     while first < end:
         i = max(first, line_start(sweep.out, end - TURN))
-        layouts.fill(sweep, grid, i, end, signed(AHEAD))
+        _fill(sweep, grid, i, end, signed(AHEAD))
         end = i
     fence()
 
@@ -113,4 +107,53 @@ def fill_region(sweep: Sweep, grid: Grid, region: Region) -> None:
     spans = span_count(grid, region)
     for turn in range(spans):
         i, end = span_bounds(grid, region, spans - 1 - turn, sweep.out.size)
-        layouts.fill(sweep, grid, i, end, signed(0))
+        _fill(sweep, grid, i, end, signed(0))
+
+
+# ---- either layout: nothing above asks which
+
+
+@helper
+def _start_sums(x: Array, grid: Grid, region: Region, partial: Array) -> tuple[Array, int]:
+    """Make zeros for a region's sums, and tell the place of its first: in `partial`, where a column is a feature."""
+    if grid.by_column and grid.columns == grid.feature:
+        partial[:, region.first : region.last] = 0.0
+        return partial, region.first
+    return new_sums((region.last - region.first) * _sum_columns(grid), x), signed(0)
+
+
+@helper
+def _sum_columns(grid: Grid) -> int:
+    """Return how many columns of sums each feature has."""
+    return grid.fold * grid.inner if grid.by_column else LANES
+
+
+@loop
+def _add_region(inputs: Any, grid: Grid, region: Region, ahead: int, centres: Array, sums: Array, place: int) -> None:
+    """Add the sums of a region's terms to `sums`, from its column `place` on."""
+    if grid.by_column:
+        by_column.add_region(inputs, grid, region, centres, sums, place)
+    else:
+        by_run.add_region(inputs, grid, region, ahead, centres, sums, place)
+
+
+@helper
+def _finish_sums(x: Array, grid: Grid, region: Region, sums: Array, partial: Array) -> None:
+    """Add up the sums of each feature in `partial`."""
+    if not grid.by_column:
+        by_run.fold_sums(x, region, sums, partial)
+    elif grid.columns > grid.feature:
+        by_column.fold_sums(x, grid, sums, partial)
+
+
+@loop
+def _fill(sweep: Sweep, grid: Grid, i: int, end: int, ahead: int) -> None:
+    """Fill out[i : end] of a sweep."""
+    if grid.by_column:
+        by_column.fill(sweep, grid, i, end)
+    else:
+        by_run.fill(sweep, grid, i, end, ahead)
+
+
+_sum_region = either(_add, _add_and_fill)
+add_region = method("add_region", _add_region)  # of weighted data its own

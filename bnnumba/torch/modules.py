@@ -30,7 +30,7 @@ class Layer(_BatchNorm):
     ----------
     num_features, eps, momentum, affine, track_running_stats, device, dtype
         As PyTorch's module of the same name takes them.
-    activation : None, "relu", "relu6" or a LeakyRelu of `bnnumba.activations`, by keyword only
+    activation : None, a name or an instance of `bnnumba.activations`, by keyword only
     """
 
     def __init__(self, *arguments: Any, activation: Activation | None = None, **options: Any) -> None:

@@ -5,9 +5,12 @@ arithmetic is np.longdouble, 64 bits of mantissa on x86; where that is float64 o
 room left for the oracle's own rounding.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+
+from bnnumba.activations import LeakyRelu
 
 WIDE = np.longdouble
 
@@ -130,23 +133,38 @@ def backward(dy, x, mean, var, gamma=None, feature_axis=-1, epsilon=1e-3, frozen
     return Backward(forward.gamma * forward.rstd * (dy - through_moments), dgamma, dbeta, dy, forward)
 
 
-def slopes(values, activation):
-    """The activation's slope, told by what goes in or what comes out; 1 where that is NaN."""
-    below = {None: 1.0, "relu": 0.0, "relu6": 0.0}.get(activation, getattr(activation, "negative_slope", None))
-    above = 6.0 if activation == "relu6" else np.inf
-    return np.select([values <= 0, values >= above], [below, 0.0], 1.0)
+class Activation(NamedTuple):
+    """What may stand behind the normalization, by NumPy, and by a function of torch.nn.functional; NaN passes."""
+
+    forward: Callable
+    slope: Callable  # told by y, 1 where that is NaN
+    edges: tuple[float, ...]  # where the slope jumps
+    torch: tuple  # the function's name, and its further arguments
+
+
+LEAKY = LeakyRelu(0.3)
+ACTIVATIONS = {
+    None: Activation(lambda v: v, np.ones_like, (), ("identity",)),
+    "relu": Activation(lambda v: np.maximum(v, 0), lambda y: np.where(y <= 0, 0, 1), (0,), ("relu",)),
+    "relu6": Activation(lambda v: np.clip(v, 0, 6), lambda y: np.where((y <= 0) | (y >= 6), 0, 1), (0, 6), ("relu6",)),
+    LEAKY: Activation(
+        lambda v: np.where(v < 0, v.dtype.type(0.3) * v, v),
+        lambda y: np.where(y <= 0, 0.3, 1),
+        (0,),
+        ("leaky_relu", 0.3),
+    ),
+}
 
 
 def act(exact, activation=None, residual=None):
-    """A Forward's y with a residual and an activation behind it; NaN passes."""
+    """A Forward's y with a residual and an activation behind it."""
     v = exact.y if residual is None else exact.y + np.asarray(residual, WIDE)
-    y = v * slopes(v, activation).astype(WIDE)
-    return exact._replace(y=np.where(v >= 6, WIDE(6), y) if activation == "relu6" else y)
+    return exact._replace(y=ACTIVATIONS[activation].forward(v))
 
 
 def behind(dy, y, activation=None):
-    """The gradient of what the activation was applied to, in dy's dtype; it passes where y is NaN."""
-    return dy * slopes(y, activation).astype(dy.dtype)
+    """The gradient of what the activation was applied to, in dy's dtype."""
+    return dy * ACTIVATIONS[activation].slope(y).astype(dy.dtype)
 
 
 def update_moving(moving, batch, momentum):
