@@ -76,12 +76,13 @@ def _version(kernel: Kernel, key: Any, arguments: tuple[Any, ...]) -> Kernel:
 def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
     """A kernel in either form, whose first argument is an array of the data; threaded where that has `least` bytes."""
     alone, together = serial.FORM[name], threaded.FORM[name]
-    parameters = signature(getattr(alone, "py_func", alone)).parameters.values()
-    required = sum(parameter.default is Parameter.empty for parameter in parameters)
+    parameters = signature(getattr(alone, "py_func", alone)).parameters
+    required = sum(parameter.default is Parameter.empty for parameter in parameters.values())
 
     def kernel(*arguments: Any) -> Any:
         x, key = arguments[0], None
         if len(arguments) > required:  # all others have the types that `axes` makes them have
+            arguments = *arguments, *(None,) * (len(parameters) - len(arguments))
             key = x.dtype.char, *map(type, arguments[required:])
         return run_either(alone, together, x.nbytes < least, arguments, key)
 

@@ -57,7 +57,8 @@ def _variants(kernel: Any) -> list[dict[str, Any]]:
         return [{}] if kernel.__name__ != "activation_gradient" else [{"activation": RELU}]
     if "residual" in optional:
         return [{}, *({"residual": r, "activation": a} for r, a in ((..., None), (None, RELU), (..., RELU)))]
-    return [{}, *({"dresidual": each, "activation": RELU, "y": ...} for each in (None, ...))]
+    given = {"activation": RELU, "y": ..., **({"beta": None} if "beta" in optional else {})}
+    return [{}, *({"dresidual": each, **given} for each in (None, ...))]
 
 
 def _words(given: dict[str, Any]) -> str:
