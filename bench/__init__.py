@@ -8,7 +8,7 @@
     pytest --benchmark-only bench/bench_torch.py --all-cases  bnnumba.torch beside PyTorch's own BatchNorm2d
     python -m bench                       the report: every case, each library in a process of its own; the libraries
                                           and the memory's rates take turns; results/report.json and its picture
-    python -m bench --readme              the same, and the README's tables
+    python -m bench --readme              the same, and the tables of README.md and docs/speed.md
     python -m bench --draw-only --readme  the picture and the tables again, from the results that were kept
     python -m bench --quick               some cases, three rounds; --help says how to choose cases, passes, libraries
     python -m bench.startup               how long a process takes to import bnnumba and for its first training step

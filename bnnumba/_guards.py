@@ -136,15 +136,17 @@ def _type(kind: ArrayKind | ScalarKind, dtype: Any, value: object) -> Any:
 
 
 def _check_dtypes(kernel: FunctionType, named: dict[str, Any]) -> None:
-    """Refuse data of several dtypes."""
-    kinds = KINDS["Data"], KINDS["Result"]
-    data = {n: k for n, k in named.items() if kind_of(kernel, n)[0] in kinds and not _is_none(k)}
-    first = next(iter(data), "")
-    for name, kind in data.items():
-        if kind.dtype != data[first].dtype:
-            raise TypeError(
-                f"{kernel.__name__}: {name} must have the dtype of {first}, {data[first].dtype}, got {kind.dtype}"
-            )
+    """Refuse data of several dtypes; but a result may be float32 of half precision, or the reverse."""
+    first, dtype = "", None
+    for name, given in named.items():
+        kind = kind_of(kernel, name)[0]
+        if kind not in (KINDS["Data"], KINDS["Result"]) or _is_none(given):
+            continue
+        if dtype is None:
+            first, dtype = name, given.dtype
+        rounded = kind is KINDS["Result"] and types.float64 not in (dtype, given.dtype)
+        if given.dtype != dtype and not rounded:
+            raise TypeError(f"{kernel.__name__}: {name} must have the dtype of {first}, {dtype}, got {given.dtype}")
 
 
 def _is_none(kind: Any) -> bool:

@@ -1,1 +1,1 @@
-"""The tests of bnnumba. `python -m tests.tools.accuracy` prints the README's table of errors."""
+"""The tests of bnnumba. `python -m tests.tools.accuracy` prints the table of errors in docs/numerics.md."""

@@ -89,11 +89,10 @@ def test_relu_and_residual(memory_format, residual, training):
         assert a.stride() == b.stride()
 
 
-@pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize(
-    ("activation", "function"),
-    [("relu6", nn.functional.relu6), (LeakyRelu(0.25), lambda v: nn.functional.leaky_relu(v, 0.25))],
-    ids=["relu6", "leaky"],
+    ("activation", "function", "residual"),
+    [("relu6", nn.functional.relu6, False), (LeakyRelu(0.25), lambda v: nn.functional.leaky_relu(v, 0.25), True)],
+    ids=["relu6", "leaky with a residual"],
 )
 def test_other_activations(activation, function, residual):
     theirs, layer = both("BatchNorm2d", 3, torch.float64)

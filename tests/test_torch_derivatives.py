@@ -13,7 +13,7 @@ from tests.tools.torch_layers import DTYPES, both, data, near, step  # noqa: E40
 
 @pytest.mark.parametrize("training", [True, False], ids=["training", "inference"])
 @pytest.mark.parametrize("residual", [False, True], ids=["", "residual"])
-@pytest.mark.parametrize("activation", [None, "relu", LeakyRelu(0.3)], ids=str)
+@pytest.mark.parametrize("activation", [None, "relu"])
 @pytest.mark.parametrize("affine", [True, False], ids=["affine", ""])
 def test_first_and_second_derivatives(affine, activation, residual, training):
     torch.manual_seed(1)
@@ -28,6 +28,10 @@ def test_first_and_second_derivatives(affine, activation, residual, training):
     everything = [*weights.values(), *inputs]
     assert gradcheck(call, everything)
     assert gradgradcheck(call, everything)
+
+
+def test_derivatives_behind_a_slope():
+    test_first_and_second_derivatives(True, LeakyRelu(0.3), False, True)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)

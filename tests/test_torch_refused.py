@@ -108,11 +108,11 @@ def without_memory(*shape, offset=0):
 
 
 def forward(x, gamma, moving=None):
-    return compute.forward(x, None, gamma, None, None, None, 1e-5, False, moving)
+    return compute.forward(x, None, gamma, None, None, None, 1e-5, "", moving)
 
 
 def backward(dy, x, y=None, statistics=STATISTICS, gamma=None):
-    return compute.backward(dy, x, y, statistics, gamma, 1e-5, False, False, True, False)
+    return compute.backward(dy, x, y, statistics, gamma, 1e-5, "", False, True, False)
 
 
 def count(batches):

@@ -42,7 +42,7 @@ def test_registered_operations(residual, given):
     x, shortcut = (torch.randn(2, 3, 4, 4).to(memory_format=LAST).requires_grad_() for _ in range(2))
     weights = [torch.randn(3, requires_grad=True) for _ in range(2)]
     statistics = (torch.zeros(3), torch.ones(3)) if given else (None, None)
-    arguments = x, shortcut if residual else None, *weights, *statistics, 1e-5, residual
+    arguments = x, shortcut if residual else None, *weights, *statistics, 1e-5, "relu" if residual else ""
     torch.library.opcheck(torch.ops.bnnumba.batch_norm.default, arguments)
     running = torch.zeros(3), torch.ones(3), torch.tensor(0)
     batch = torch.ones(3, 3, dtype=torch.float64)
@@ -51,10 +51,10 @@ def test_registered_operations(residual, given):
 
 def test_the_registered_operations_compute_the_same():
     x, dy = data((4, 3, 6, 5))
-    forward = x, None, None, None, None, None, 1e-5, True
+    forward = x, None, None, None, None, None, 1e-5, "relu"
     y, statistics = compute.forward(*forward)
     assert all(map(torch.equal, torch.ops.bnnumba.batch_norm(*forward), (y, statistics)))
-    backward = dy, x, y, statistics, None, 1e-5, False, False, True, True
+    backward = dy, x, y, statistics, None, 1e-5, "relu", False, True, True
     assert all(map(torch.equal, torch.ops.bnnumba.batch_norm_backward(*backward), compute.backward(*backward)))
 
 

@@ -169,7 +169,7 @@ def test_nothing_counts(kind, behind):
 @KINDS
 @pytest.mark.parametrize(
     ("activation", "with_residual"),
-    [("relu", False), ("relu", True), ("relu6", False), (oracle.LEAKY, True)],
+    [("relu", False), ("relu", True), (oracle.LEAKY, True)],
     ids=str,
 )
 def test_behind_an_activation(kind, activation, with_residual):
