@@ -65,10 +65,10 @@ KINDS: dict[str, ArrayKind | ScalarKind] = {
     "Moving": ArrayKind(FEATURES, FLOATS, "float32 or float64", filled=True),
     "Rows": ArrayKind(ROWS, DOUBLE, "float64"),
     "RowsResult": ArrayKind(ROWS, DOUBLE, "float64", filled=True),
-    "float": ScalarKind("a number", lambda given: isinstance(given, types.Float | types.Integer | types.Boolean)),
+    "float": ScalarKind("a float", lambda given: bool(given == types.float64)),
     "int": ScalarKind("an int", lambda given: isinstance(given, types.Integer | types.Boolean)),
     "Act": ScalarKind(
-        "an instance of a class in bnnumba.activations",
+        "an instance of a class in bnnumba.activations, such as Relu()",
         lambda given: getattr(given, "instance_class", object).__module__ == "bnnumba.activations",
     ),
 }
@@ -86,7 +86,8 @@ def check(kernel: FunctionType, given: tuple[Any, ...]) -> None:
     _check_dtypes(kernel, named)
     activated = "dy" in named and not _is_none(named.get("activation"))
     if activated and _is_none(named.get("y")) and _is_none(named.get("beta")):
-        raise TypeError(f"{kernel.__name__}: y, or beta to make it again, must be given with an activation")
+        missing = "y, or beta to make it again," if "beta" in named else "y"
+        raise TypeError(f"{kernel.__name__}: {missing} must be given with an activation")
 
 
 def describe(kernel: FunctionType) -> str:
