@@ -114,7 +114,7 @@ def public(value: object) -> Activation | None:
     return act
 
 
-@lru_cache
+@lru_cache(typed=True)  # Relu() and Relu6() are equal, as empty tuples are
 def text_of(value: Activation | None) -> str:
     """Write an activation as a text that `of_text` reads: its name, or as Python writes it; "" of None."""
     given = public(value)
