@@ -69,7 +69,11 @@ KINDS: dict[str, ArrayKind | ScalarKind] = {
     "int": ScalarKind("an int", lambda given: isinstance(given, types.Integer | types.Boolean)),
     "Act": ScalarKind(
         "an instance of a class in bnnumba.activations, such as Relu()",
-        lambda given: getattr(given, "instance_class", object).__module__ == "bnnumba.activations",
+        lambda given: (
+            isinstance(given, types.BaseNamedTuple)  # a class in place of its instance has another type
+            and given.instance_class.__module__ == "bnnumba.activations"
+            and hasattr(given.instance_class, "gradient")
+        ),
     ),
 }
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from bnnumba.activations import Relu
+from bnnumba.activations import LeakyRelu, Relu
 from bnnumba.kernels import passes, serial, threaded
 from tests.tools.subprocesses import run_python
 
@@ -26,6 +26,7 @@ REFUSED = {  # kernel, arguments, what the error says
     "number": ("normalize", (X, F, F, F, F, "1e-3", X), "epsilon must be a float, got unicode_type"),
     "int": ("normalize", (X, F, F, F, F, 1, X), "epsilon must be a float, got int64"),
     "name": ("normalize", (X, *STATISTICS, X, None, "relu"), "activation must be an instance of a class in bnnumba"),
+    "class": ("normalize", (X, *STATISTICS, X, None, LeakyRelu), "activation must be an instance of a class in bnnum"),
     "residual": ("normalize", (X, *STATISTICS, X, F), "residual must be"),
     "none": ("normalize", (X, *STATISTICS, None), "y must be .*, got none"),
     "no y": ("frozen_backward", (X, X, F, F, F, 1e-3, X, None, Relu()), "frozen_backward: y must be given with an act"),
