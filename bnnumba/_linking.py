@@ -42,11 +42,19 @@ class _Lowering(NativeLowering):  # type: ignore[misc]
         return True
 
 
-class LinkedOnly(CompilerBase):  # type: ignore[misc]
-    """What `pipeline_class` is for such functions."""
+class Lowered(CompilerBase):  # type: ignore[misc]
+    """Numba's compiler with a lowering of its own."""
+
+    lowering: Any
 
     def define_pipelines(self) -> list[Any]:
         passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.passes = [(_Lowering if each is NativeLowering else each, why) for each, why in passes.passes]
+        passes.passes = [(self.lowering if each is NativeLowering else each, why) for each, why in passes.passes]
         passes.finalize()
         return [passes]
+
+
+class LinkedOnly(Lowered):
+    """What `pipeline_class` is for such functions."""
+
+    lowering = _Lowering

@@ -5,12 +5,12 @@ from typing import Any
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
 from numba.core.compiler_machinery import register_pass
 from numba.core.lowering import Lower
 from numba.core.typed_passes import NativeLowering
 
 from bnnumba._guards import ArrayKind, kind_of
+from bnnumba._linking import Lowered
 
 
 class _CheckedLower(Lower):  # type: ignore[misc]  # Numba has no types
@@ -46,11 +46,7 @@ class _CheckedLowering(NativeLowering):  # type: ignore[misc]
         return _CheckedLower
 
 
-class ShapesChecked(CompilerBase):  # type: ignore[misc]
+class ShapesChecked(Lowered):
     """What `pipeline_class` is for kernels that check shapes."""
 
-    def define_pipelines(self) -> list[Any]:
-        passes = DefaultPassBuilder.define_nopython_pipeline(self.state)
-        passes.passes = [(_CheckedLowering if each is NativeLowering else each, why) for each, why in passes.passes]
-        passes.finalize()
-        return [passes]
+    lowering = _CheckedLowering

@@ -53,13 +53,6 @@ def like(name: str, value: object, x: Array) -> Array:
     return array
 
 
-def forward_result(y: object, x: Array) -> Array:
-    """The y that backward needs behind an activation."""
-    if y is None:
-        raise TypeError("y, the result of the forward call, must be given where there is an activation")
-    return like("y", y, x)
-
-
 def positions(mask: Any, sample_weight: Any, shape: tuple[int, ...], feature_axes: tuple[int, ...]) -> Array:
     """A mask or weights of x's positions, one of the two, as an array with x's number of axes."""
     if mask is not None and sample_weight is not None:

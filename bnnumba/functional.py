@@ -317,7 +317,7 @@ def batch_norm_backward(
     epsilon = checks.epsilon(epsilon)
     frozen, needs_dx = checks.flag("frozen", frozen), checks.flag("needs_dx", needs_dx)
     act, residual = activation_of(activation), checks.flag("residual", residual)
-    y = None if act is None else checks.forward_result(y, x)
+    y = None if act is None else _forward_result(y, x)
     weights = weights_of(view, x, mask, sample_weight)
     dx = dresidual = None
     if needs_dx:
@@ -465,3 +465,10 @@ def _behind(view: axes.View, residual: Array | None, act: Any) -> tuple[Any, ...
     if residual is None and act is None:
         return ()
     return None if residual is None else view.of(residual), act
+
+
+def _forward_result(y: object, x: Array) -> Array:
+    """The y that backward needs behind an activation."""
+    if y is None:
+        raise TypeError("y, the result of the forward call, must be given where there is an activation")
+    return checks.like("y", y, x)

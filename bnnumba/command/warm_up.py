@@ -12,12 +12,6 @@ from bnnumba.kernels import serial, threaded
 
 FORMS = {"serial": serial, "threaded": threaded}
 RELU = NAMED["relu"]
-RETURNING = (
-    "batch_norm",
-    "gradient_sums",
-    "batch_norm_backward",
-    "frozen_backward",
-)  # the functions call none of these
 
 
 class Job(NamedTuple):
@@ -46,15 +40,21 @@ def jobs() -> list[Job]:
         for form, module in FORMS.items()
         for dtype in (types.float32, types.float64)
         for name, kernel in module.FORM.items()
-        for given in _variants(kernel.py_func)
+        for given in _variants(kernel.py_func, f"{name}_into" in module.FORM)
     ]
 
 
-def _variants(kernel: Any) -> list[dict[str, Any]]:
-    """What is optional, as the functions give it: nothing, a residual, a ReLU, or both."""
-    optional = {name for name, each in inspect.signature(kernel).parameters.items() if each.default is None}
-    if "activation" not in optional or kernel.__name__ in RETURNING:
-        return [{}] if kernel.__name__ != "activation_gradient" else [{"activation": RELU}]
+def _variants(kernel: Any, returning: bool) -> list[dict[str, Any]]:
+    """What is optional, as the functions give it: nothing, a residual, a ReLU, or both.
+
+    returning: what the functions do not call, as they fill arrays.
+    """
+    parameters = inspect.signature(kernel).parameters
+    optional = {name for name, each in parameters.items() if each.default is None}
+    if returning or "activation" not in parameters:
+        return [{}]
+    if "activation" not in optional:
+        return [{"activation": RELU}]
     if "residual" in optional:
         return [{}, *({"residual": r, "activation": a} for r, a in ((..., None), (None, RELU), (..., RELU)))]
     given = {"activation": RELU, "y": ..., **({"beta": None} if "beta" in optional else {})}

@@ -36,7 +36,8 @@ Affine = tuple[int, bool, int, bool, float]  # features: gamma, beta; and epsilo
 Inputs = tuple[Array, Array, Array, Array]  # dy, x, mean, var
 Scale = tuple[Array, float]  # gamma, epsilon
 Two = tuple[Array, Array]
-Behind = tuple[Array | None, Act | None, Array | None]  # dresidual, the activation, y
+Behind = tuple[Array | None, Act | None]  # the residual, the activation
+Backward = tuple[Array | None, Act | None, Array | None]  # dresidual, the activation, y
 Step = tuple[int, bool, float]  # the address of num_batches_tracked, or 0; whether momentum is its inverse; or momentum
 
 if config.DISABLE_JIT:
@@ -145,38 +146,20 @@ def batch_norm_at(
     read_features(beta, wide_beta, 0.0, rows[2])
     x, y = array_at(x_at, like, shape), array_at(y_at, like, shape)
     behind = maybe_array_at(residual_at, like, shape), activation
-    _normalize(given, x, (rows[0], rows[1]), (scale, rows[2]), epsilon, y, behind, running)
+    _normalize(given, x, rows, (scale, epsilon), y, behind, running)
     _move(step, statistics, feature, outer * inner, running)
 
 
-def _by_batch(
-    absent: None,
-    x: Array,
-    statistics: Two,
-    affine: Two,
-    epsilon: float,
-    y: Array,
-    behind: tuple[Any, Any],
-    running: Running,
-) -> None:
-    batch_norm_into(x, *affine, epsilon, y, *statistics, *behind)
+def _by_batch(absent: None, x: Array, rows: Array, scale: Scale, y: Array, behind: Behind, running: Running) -> None:
+    gamma, epsilon = scale
+    batch_norm_into(x, gamma, rows[2], epsilon, y, rows[0], rows[1], *behind)
 
 
-def _by_running(
-    given: bool,
-    x: Array,
-    statistics: Two,
-    affine: Two,
-    epsilon: float,
-    y: Array,
-    behind: tuple[Any, Any],
-    running: Running,
-) -> None:
-    mean_at, wide_mean, var_at, wide_var = running
-    mean, var = statistics
-    read_features(mean_at, wide_mean, 0.0, mean)
-    read_features(var_at, wide_var, 1.0, var)
-    normalize(x, mean, var, *affine, epsilon, y, *behind)
+def _by_running(given: bool, x: Array, rows: Array, scale: Scale, y: Array, behind: Behind, running: Running) -> None:
+    (gamma, epsilon), (mean_at, wide_mean, var_at, wide_var) = scale, running
+    read_features(mean_at, wide_mean, 0.0, rows[0])
+    read_features(var_at, wide_var, 1.0, rows[1])
+    normalize(x, rows[0], rows[1], gamma, rows[2], epsilon, y, *behind)
 
 
 def _stay(absent: None, statistics: int, feature: int, count: int, running: Running) -> None:
@@ -223,46 +206,40 @@ def backward_at(
     write_features(dbeta, wide_sums, dbeta_at)
 
 
-def _sums_only(absent: None, frozen: Any, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
+def _sums_only(
+    absent: None, frozen: Any, inputs: Inputs, scale: Scale, sums: Two, behind: Backward, beta: Array
+) -> None:
     gradient_sums_into(*inputs, scale[1], *sums, *behind)
 
 
-def _with_dx(dx: Array, frozen: Any, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
+def _with_dx(dx: Array, frozen: Any, inputs: Inputs, scale: Scale, sums: Two, behind: Backward, beta: Array) -> None:
     _fill_dx(frozen, dx, inputs, scale, sums, behind, beta)
 
 
-def _training(absent: None, dx: Array, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
-    batch_norm_backward_into(*inputs, *scale, dx, *sums, *behind, _beta(behind[1], behind[2], beta))
+def _training(absent: None, dx: Array, inputs: Inputs, scale: Scale, sums: Two, behind: Backward, beta: Array) -> None:
+    _, activation, y = behind
+    beta_to_remake = _where_given(activation, _where_absent(y, beta))  # y, behind an activation
+    batch_norm_backward_into(*inputs, *scale, dx, *sums, *behind, beta_to_remake)
 
 
-def _frozen(frozen: bool, dx: Array, inputs: Inputs, scale: Scale, sums: Two, behind: Behind, beta: Array) -> None:
+def _frozen(frozen: bool, dx: Array, inputs: Inputs, scale: Scale, sums: Two, behind: Backward, beta: Array) -> None:
     frozen_backward_into(*inputs, *scale, dx, *sums, *behind)
 
 
 @helper
-def _no_beta(absent: None, y: Array | None, beta: Array) -> None:
+def _none(value: Any, beta: Array | None) -> None:
     return None
 
 
 @helper
-def _beta_behind(activation: Act, y: Array | None, beta: Array) -> Any:
-    return _beta_to_remake(y, beta)
-
-
-@helper
-def _remade(absent: None, beta: Array) -> Array:
+def _itself(value: Any, beta: Array | None) -> Array | None:
     return beta
-
-
-@helper
-def _kept(y: Array, beta: Array) -> None:
-    return None
 
 
 _differentiate = either(_sums_only, _with_dx)
 _fill_dx = either(_training, _frozen)
-_beta_to_remake = either(_remade, _kept)
-_beta = either(_no_beta, _beta_behind)  # beta, where y is made again behind an activation
+_where_absent = either(_itself, _none)
+_where_given = either(_none, _itself)
 
 
 def behind_at(like: Any, shape: Shape, dy: int, y: int, activation: Act, dresidual: int) -> None:
