@@ -61,5 +61,10 @@ if not TYPE_CHECKING:  # or no type checker would tell a wrong name
 
 def __dir__() -> list[str]:
     """The public names; help() and completion get every one, so that a room that cannot be imported is no such name."""
-    rooms = [room for room, needed in _ROOMS.items() if find_spec(needed)]
+    rooms = [room for room, needed in _ROOMS.items() if _is_there(needed)]
     return sorted([*__all__, "activations", "kernels", "__version__", *rooms])
+
+
+def _is_there(library: str) -> bool:
+    """Whether a library can be imported, or is imported: find_spec refuses one that came to be otherwise."""
+    return sys.modules[library] is not None if library in sys.modules else find_spec(library) is not None

@@ -6,6 +6,7 @@ from typing import Any
 
 from numba.core.caching import FunctionCache, NullCache
 from numba.core.runtime import rtsys
+from numba.core.sigutils import normalize_signature
 
 
 class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
@@ -20,11 +21,15 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]  # Numba has no types
         rtsys.initialize(target_context)
         try:
             with self._guard_against_spurious_io_errors():
-                return self._load_overload(signature, target_context)
+                loaded = self._load_overload(signature, target_context)
         except Exception as error:  # a damaged pickle may raise any
             _warn(f"a cached kernel cannot be read ({error!r}) and is compiled anew")
             self._drop_index()
             return None
+        # Two processes that compile at once may give one file's name to kernels of different types.
+        if loaded is not None and loaded.signature.args != normalize_signature(signature)[0]:
+            return None
+        return loaded
 
     def save_overload(self, signature: Any, data: Any) -> None:
         try:

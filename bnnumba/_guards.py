@@ -33,9 +33,13 @@ class ArrayKind(NamedTuple):
             and (given.mutable or not self.filled)
         )
 
+    @property
+    def written_shape(self) -> str:
+        """The shape as Python writes one."""
+        return f"({', '.join(self.shape)}{',' if len(self.shape) == 1 else ''})"
+
     def __str__(self) -> str:
-        shape = ", ".join(self.shape) + ("," if len(self.shape) == 1 else "")
-        return f"a C-contiguous{' writeable' if self.filled else ''} array ({shape}) of {self.described}"
+        return f"a C-contiguous{' writeable' if self.filled else ''} array {self.written_shape} of {self.described}"
 
 
 class ScalarKind(NamedTuple):
@@ -95,15 +99,15 @@ def check(kernel: FunctionType, given: tuple[Any, ...]) -> None:
 
 
 def describe(kernel: FunctionType) -> str:
-    """Return a kernel's docstring: what is written, below its signature and above its arguments' kinds."""
+    """Return a kernel's docstring: what is written, above its arguments' kinds."""
     groups: dict[str, list[str]] = {}
     for name in inspect.signature(kernel).parameters:
         expected, optional = kind_of(kernel, name)
         groups.setdefault(f"{expected}{', or None' if optional else ''}", []).append(name)
-    called = f"{kernel.__name__}({', '.join(_written(p) for p in inspect.signature(kernel).parameters.values())})"
-    lines = [called, *(f"{', '.join(names)} : {kind}" for kind, names in groups.items())]
-    call, *kinds = (textwrap.fill(line, 116, subsequent_indent="    ") for line in lines)
-    return "\n".join([call, "", inspect.cleandoc(kernel.__doc__ or ""), "", *kinds])
+    kinds = [
+        textwrap.fill(f"{', '.join(names)} : {kind}", 116, subsequent_indent="    ") for kind, names in groups.items()
+    ]
+    return "\n".join([inspect.cleandoc(kernel.__doc__ or ""), "", *kinds])
 
 
 def compiler() -> dict[str, Any]:
@@ -145,18 +149,14 @@ def _check_dtypes(kernel: FunctionType, named: dict[str, Any]) -> None:
     first, dtype = "", None
     for name, given in named.items():
         kind = kind_of(kernel, name)[0]
-        if kind not in (KINDS["Data"], KINDS["Result"]) or _is_none(given):
+        if kind not in (KINDS["Data"], KINDS["Result"], KINDS["Change"]) or _is_none(given):
             continue
         if dtype is None:
             first, dtype = name, given.dtype
-        rounded = kind is KINDS["Result"] and types.float64 not in (dtype, given.dtype)
+        rounded = kind is not KINDS["Data"] and types.float64 not in (dtype, given.dtype)
         if given.dtype != dtype and not rounded:
             raise TypeError(f"{kernel.__name__}: {name} must have the dtype of {first}, {dtype}, got {given.dtype}")
 
 
 def _is_none(kind: Any) -> bool:
     return kind is None or isinstance(kind, types.NoneType) or (isinstance(kind, types.Omitted) and kind.value is None)
-
-
-def _written(parameter: inspect.Parameter) -> str:
-    return parameter.name if parameter.default is inspect.Parameter.empty else f"{parameter.name}={parameter.default}"

@@ -1,7 +1,6 @@
 """Every Numba option of the package, in one place, each with its reason."""
 
 import hashlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from types import FunctionType, MappingProxyType, ModuleType
@@ -102,6 +101,17 @@ def either(absent: Callable[..., Any], given: Callable[..., Any]) -> Callable[..
     return chosen  # type: ignore[no-any-return]
 
 
+def by_precision(half: Callable[..., Any], full: Callable[..., Any]) -> Callable[..., Any]:
+    """Make the function that is `half` where its first argument is an array of half precision, and `full` elsewhere.
+
+    Half precision comes as integers (see `kernels.simd`). Numba chooses when it compiles: results may differ in type.
+    """
+    return _chosen(
+        lambda array, *arguments: (half if array.dtype.kind in "iu" else full)(array, *arguments),
+        lambda kind: half if isinstance(kind.dtype, types.Integer) else full,
+    )
+
+
 def _chosen(call: Callable[..., Any], choose: Callable[[Any], Any]) -> Callable[..., Any]:
     """Tell Numba which function `call` is, by the type of its first argument."""
 
@@ -174,11 +184,10 @@ signed: Callable[[int], Any] = np.int64
 
 
 _CHECKED = "_checked" if numba.config.BOUNDSCHECK else ""
-PAST_CACHE_SETTING = os.environ.get("BNNUMBA_PAST_CACHE_BYTES", "")  # compiled into the kernels
 
 
 def _digest_of_sources() -> str:
-    """Return a short digest of the kernels' sources and of what the environment sets in them.
+    """Return a short digest of the kernels' sources.
 
     Numba's disk cache watches a function's own file only. With this digest in the cached name, a change in a helper's
     file compiles its callers anew.
@@ -187,12 +196,12 @@ def _digest_of_sources() -> str:
     sources = [
         Path(__file__),
         folder / "_linking.py",
+        folder / "_past_cache.py",
         folder / "_shapes.py",
         folder / "activations.py",
         *sorted((folder / "kernels").glob("*.py")),
     ]
-    contents = [PAST_CACHE_SETTING.encode(), *(source.read_bytes() for source in sources)]
-    return hashlib.sha256(b"".join(contents)).hexdigest()[:8]
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:8]
 
 
 _SOURCES = _digest_of_sources()

@@ -30,9 +30,7 @@ class _CheckedLower(Lower):  # type: ignore[misc]  # Numba has no types
                 known = ir.Constant(size.type, int(axis)) if axis.isdigit() else sizes.setdefault(axis, size)
                 differs = self.builder.icmp_unsigned("!=", size, known)
                 with cgutils.if_unlikely(self.builder, differs):
-                    text = (
-                        f"{kernel.__name__}: {name.removeprefix('arg.')} must have shape ({', '.join(expected.shape)})"
-                    )
+                    text = f"{kernel.__name__}: {name.removeprefix('arg.')} must have shape {expected.written_shape}"
                     self.call_conv.return_user_exc(self.builder, ValueError, (f"{text}, as the arrays before it",))
         return arguments
 

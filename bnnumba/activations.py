@@ -8,6 +8,8 @@ A class for each, of which an instance goes to functions, layers and kernels as 
 v, y and dy are vectors of the data (see `kernels.simd`). All let NaN through, forward and backward.
 """
 
+import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple, Self, get_args
 
@@ -59,7 +61,7 @@ class LeakyRelu(_NegativeSlope):
 
     Parameters
     ----------
-    negative_slope : real number > 0
+    negative_slope : real number from 2**-126 to 2**127, the normal numbers of float32
         Of a slope that is not positive, y could not tell the gradient.
 
     Raises
@@ -73,7 +75,14 @@ class LeakyRelu(_NegativeSlope):
         slope = checks.real("negative_slope", negative_slope)
         if slope <= 0:
             raise ValueError(f"negative_slope must be > 0, or y could not tell the gradient, got {negative_slope!r}")
+        if not 2.0**-126 <= slope <= 2.0**127:
+            raise ValueError(f"negative_slope must be a normal number of float32, got {negative_slope!r}")
         return super().__new__(cls, slope)
+
+    @classmethod
+    def _make(cls, iterable: Iterable[float]) -> Self:  # type: ignore[override]
+        """As a named tuple's, which `_replace` calls, but checked."""
+        return cls(*iterable)
 
     @loop
     def forward(self, v: Vector) -> Vector:
@@ -94,15 +103,18 @@ Activation = Literal["relu", "relu6"] | Act
 NAMED: dict[str, Act] = {"relu": Relu(), "relu6": Relu6()}
 CLASSES: dict[str, type[Act]] = {each.__name__: each for each in get_args(Act)}
 
+_WRITTEN = re.compile(r"(\w+)\(([-+.e\d]+(?:, [-+.e\d]+)*)\)")
+
 
 def activation_of(value: object) -> Act | None:
-    """Return the instance that an argument `activation` means; None of None."""
+    """Return the instance that an argument `activation` means: itself, by name, or by a text of `text_of`."""
     if value is None or type(value) in CLASSES.values():
         return value  # type: ignore[return-value]
-    if not isinstance(value, str) or value not in NAMED:
+    act = _of_text(value) if isinstance(value, str) else None
+    if act is None:
         expected = ", ".join([*map(repr, NAMED), *(name for name, each in CLASSES.items() if each._fields)])
         raise ValueError(f"activation must be None, {expected}, got {checks.described(value)}")
-    return NAMED[value]
+    return act
 
 
 def public(value: object) -> Activation | None:
@@ -114,9 +126,8 @@ def public(value: object) -> Activation | None:
     return act
 
 
-@lru_cache(typed=True)  # Relu() and Relu6() are equal, as empty tuples are
-def text_of(value: Activation | None) -> str:
-    """Write an activation as a text that `of_text` reads: its name, or as Python writes it; "" of None."""
+def text_of(value: object) -> str:
+    """Write an activation as a text that `activation_of` reads: its name, or as Python writes it; "" of None."""
     given = public(value)
     if given is None or isinstance(given, str):
         return given or ""
@@ -124,9 +135,12 @@ def text_of(value: Activation | None) -> str:
 
 
 @lru_cache
-def of_text(text: str) -> Act | None:
-    """Return the activation that `text_of` wrote; ValueError for another text."""
-    name, _, numbers = text.rstrip(")").partition("(")
-    if not numbers or name not in CLASSES:
-        return activation_of(text or None)
-    return CLASSES[name](*map(float, numbers.split(",")))
+def _of_text(text: str) -> Act | None:
+    if text in NAMED:
+        return NAMED[text]
+    written = _WRITTEN.fullmatch(text)
+    kind = CLASSES.get(written[1]) if written else None
+    if written is None or kind is None or len(kind._fields) != len(numbers := written[2].split(", ")):
+        return None
+    act = kind(*map(float, numbers))
+    return act if text_of(act) == text else None

@@ -98,6 +98,7 @@ input_gradient = _either_form("input_gradient")
 frozen_input_gradient = _either_form("frozen_input_gradient", THREADED_NORMALIZE_BYTES)
 batch_norm_backward_into = _either_form("batch_norm_backward_into")
 frozen_backward_into = _either_form("frozen_backward_into")
+activation_gradient = _either_form("activation_gradient", THREADED_NORMALIZE_BYTES)
 subtract_weighted = _either_form("subtract_weighted", THREADED_NORMALIZE_BYTES)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from bnnumba import activations, axes, building, checks
 from bnnumba._types import Array, Mask, SampleWeight
-from bnnumba.activations import Activation
+from bnnumba.activations import Activation, text_of
 from bnnumba.building import Initializer
 from bnnumba.exchange import Exchanged
 from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, move, normalize
@@ -114,12 +114,11 @@ class BatchNormalization(Exchanged, Stored):
         self.epsilon = checks.epsilon(epsilon)
         self.center = checks.flag("center", center)
         self.scale = checks.flag("scale", scale)
-        self.beta_initializer = building.initializer("beta_initializer", beta_initializer)
-        self.gamma_initializer = building.initializer("gamma_initializer", gamma_initializer)
-        self.moving_mean_initializer = building.initializer("moving_mean_initializer", moving_mean_initializer)
-        self.moving_variance_initializer = building.initializer(
-            "moving_variance_initializer", moving_variance_initializer
-        )
+        start = building.initializer
+        self.beta_initializer = start("beta_initializer", beta_initializer)
+        self.gamma_initializer = start("gamma_initializer", gamma_initializer)
+        self.moving_mean_initializer = start("moving_mean_initializer", moving_mean_initializer)
+        self.moving_variance_initializer = start("moving_variance_initializer", moving_variance_initializer)
         self.ddof = checks.ddof(ddof)
         self.dtype = building.dtype(dtype)
         self.skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
@@ -260,9 +259,9 @@ class BatchNormalization(Exchanged, Stored):
         self.batches_seen = number
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments of the constructor, by name."""
-        arguments = {name: getattr(self, name) for name in signature(BatchNormalization).parameters}
-        return {**arguments, "dtype": self.dtype.name}
+        """The arguments of the constructor, by name; the activation as a text."""
+        given = {name: getattr(self, name) for name in signature(BatchNormalization).parameters}
+        return {**given, "dtype": self.dtype.name, "activation": text_of(self.activation) or None}
 
     def __getstate__(self) -> dict[str, Any]:
         """All but the reference to x: a copy of the layer has had no training call."""
@@ -270,8 +269,8 @@ class BatchNormalization(Exchanged, Stored):
 
     def __repr__(self) -> str:
         """The arguments that are not the defaults."""
-        config, defaults = self.get_config(), BatchNormalization().get_config()
-        changed = [f"{name}={value!r}" for name, value in config.items() if not np.array_equal(value, defaults[name])]
+        own, defaults = {**self.get_config(), "activation": self.activation}, BatchNormalization().get_config()
+        changed = [f"{name}={own[name]!r}" for name in own if not np.array_equal(own[name], defaults[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
 
     def _train(

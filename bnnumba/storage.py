@@ -33,12 +33,11 @@ import numpy as np
 
 from bnnumba import checks
 from bnnumba._types import Array
-from bnnumba.activations import of_text, text_of
 from bnnumba.state import State, Stateful
 
 FORMAT, VERSION = "bnnumba.BatchNormalization", 1
 HEADER = ("format", "version", "config")
-INITIALIZER, ACTIVATION = "_initializer", "activation"
+INITIALIZER = "_initializer"
 
 
 class Stored(Stateful):
@@ -95,11 +94,7 @@ def _arrays_of(state: State) -> dict[str, Any]:
     _check_no_callables(callables, state.feature_shape)
     arrays = {name: value for name, value in initializers.items() if isinstance(value, np.ndarray)}
     config = {
-        "arguments": {
-            name: text_of(value) or None if name == ACTIVATION else value
-            for name, value in state.config.items()
-            if name not in {*arrays, *callables}
-        },
+        "arguments": {name: value for name, value in state.config.items() if name not in {*arrays, *callables}},
         "feature_shape": state.feature_shape,
         "trainable": state.trainable,
         "batches_seen": state.batches_seen,
@@ -125,8 +120,6 @@ def _state_in(archive: zipfile.ZipFile) -> State:
     arguments = dict(**config["arguments"], **initializers)
     if isinstance(arguments.get("axis"), list):
         arguments["axis"] = tuple(arguments["axis"])
-    if isinstance(arguments.get(ACTIVATION), str):
-        arguments[ACTIVATION] = of_text(arguments[ACTIVATION])
     shape = None if config["feature_shape"] is None else tuple(config["feature_shape"])
     _check_weights(weights, shape)
     return State(arguments, shape, weights, config["trainable"], config["batches_seen"])

@@ -69,7 +69,12 @@ def backward_into(
     x, dresidual = counted(x, total), dy
     if behind:
         given, activation, y = behind
-        dresidual = axes.empty_like(x) if given is None else given
+        if x.itemsize == 2:  # dx is made of it, and is rounded once, at the end
+            dresidual = np.empty(x.shape, np.float32)
+            if given is not None:
+                forms.activation_gradient(dy, y, activation, given)
+        else:
+            dresidual = axes.empty_like(x) if given is None else given
         behind = dresidual, activation, y
     forms.gradient_sums_into(dy, x, statistics.mean, statistics.var, statistics.epsilon, *gradients, *behind)
     if dx is not None:

@@ -38,6 +38,25 @@ def test_two_processes_compile_at_once(tmp_path):
         assert not any(threads.map(warnings_of_a_step, [tmp_path] * 2))
 
 
+BOTH_DTYPES = """
+import numpy, bnnumba
+for dtype in ("float32", "float64"):
+    mean, var = numpy.zeros(2, dtype), numpy.ones(2, dtype)
+    bnnumba.update_moving(mean, var, bnnumba.Moments(numpy.ones(2), numpy.ones(2), 3), 0.75)
+    print(mean)
+"""
+
+
+def test_a_file_with_another_versions_code(tmp_path):
+    """So two processes that compile at once may leave it: an index that names a file which the other has replaced."""
+    expected = run_python("-c", BOTH_DTYPES, NUMBA_CACHE_DIR=str(tmp_path))
+    one, other = tmp_path.rglob("update_moving_serial*.nbc")
+    one.rename(tmp_path / "kept")
+    other.rename(one)
+    (tmp_path / "kept").rename(other)
+    assert run_python("-c", BOTH_DTYPES, NUMBA_CACHE_DIR=str(tmp_path)) == expected
+
+
 @pytest.mark.parametrize("impossible", ["/proc/nowhere", "/dev/null/under-a-file"])
 def test_impossible_directory(impossible):
     assert not warnings_of_a_step(impossible)

@@ -1,6 +1,8 @@
 """What a newcomer finds: the names of the package, its optional modules, and signatures that can be read."""
 
 import inspect
+import sys
+import types
 import typing
 
 import pytest
@@ -48,6 +50,15 @@ def test_a_missing_library_is_named(room, library):
     printed = run_python("-c", MISSING.format(room=room, library=library)).splitlines()
     assert len(printed) == 3
     assert all(line.startswith(f"bnnumba.{room} needs ") and "install" in line for line in printed)
+
+
+def test_dir_of_a_form_has_its_kernels_only():
+    assert dir(bnnumba.kernels.serial) == dir(bnnumba.kernels.threaded) == sorted(bnnumba.kernels.passes.__all__)
+
+
+def test_dir_works_beside_a_module_that_was_made_by_hand(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", types.ModuleType("mpi4py"))
+    assert "mpi" in dir(bnnumba)
 
 
 def test_help_works_where_a_library_is_missing():

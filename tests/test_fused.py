@@ -1,11 +1,13 @@
 """A residual and an activation behind the normalization: against the oracle, by numbers, and PyTorch's."""
 
+import json
+
 import numpy as np
 import pytest
 
 import bnnumba
 from bnnumba import BatchNormalization
-from bnnumba.activations import LeakyRelu, Relu, activation_of, of_text, public, text_of
+from bnnumba.activations import LeakyRelu, Relu, activation_of, public, text_of
 from bnnumba.kernels import serial, threaded
 from tests.tools import bounds, differences, oracle
 from tests.tools.problems import FLOATS, LAYOUTS, problem, same_bits
@@ -172,17 +174,26 @@ def test_every_activation_with_and_without_a_residual(activation, with_residual)
         test_numerical_differentiation(frozen, activation, with_residual)
 
 
-@pytest.mark.parametrize("given", [0, -0.1, np.nan, np.inf, "1"])
+@pytest.mark.parametrize("given", [0, -0.1, np.nan, np.inf, "1", 1e-39, 1e39])
 def test_a_slope_that_y_could_not_tell_is_refused(given):
-    with pytest.raises((TypeError, ValueError), match="negative_slope must be"):
-        LeakyRelu(given)
+    for make in (LeakyRelu, lambda slope: LeakyRelu()._replace(negative_slope=slope), lambda v: LeakyRelu._make([v])):
+        with pytest.raises((TypeError, ValueError), match="negative_slope must be"):
+            make(given)
+
+
+@pytest.mark.parametrize(
+    "text", ["Relu()", "LeakyRelu", "LeakyRelu()", "LeakyRelu(0.2", "LeakyRelu(1_0.0)", "LeakyRelu(0.2, 0.3)", ""]
+)
+def test_another_text_is_no_activation(text):
+    with pytest.raises(ValueError, match="activation must be None, 'relu', 'relu6', LeakyRelu, got"):
+        BatchNormalization(activation=text)
 
 
 @pytest.mark.parametrize("activation", EVERY_ACTIVATION, ids=str)
 def test_an_activation_is_written_and_read(activation):
-    assert public(of_text(text_of(activation))) == activation
+    assert public(activation_of(text_of(activation) or None)) == activation
     layer = BatchNormalization(activation=activation)
-    assert BatchNormalization.from_config(layer.get_config()).activation == activation
+    assert BatchNormalization.from_config(json.loads(json.dumps(layer.get_config()))).activation == activation
     assert f"activation={activation!r}" in repr(layer)
 
 

@@ -54,8 +54,28 @@ def test_forward_and_backward(shape, axis, activation, with_residual, dtype):
             check_rounded(found.dresidual, same.dresidual)
 
 
-def test_an_activation_with_a_parameter():
-    test_forward_and_backward((6, 4, 5), 1, oracle.LEAKY, False, ml_dtypes.bfloat16)
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_an_activation_with_a_parameter(with_residual):
+    """What it makes of dy must not be rounded before dx is made of it."""
+    test_forward_and_backward((6, 4, 5), 1, oracle.LEAKY, with_residual, ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize("with_residual", [False, True])
+def test_an_activation_with_a_parameter_and_weights(with_residual):
+    p, single = halves((6, 4, 5), 1, np.float16)
+    w = np.random.default_rng(1).random((6, 1, 5))
+    given = {"sample_weight": w, "activation": oracle.LEAKY}
+    y, m = bnnumba.batch_norm(p.x, p.gamma, p.beta, 1, residual=p.dy if with_residual else None, **given)
+    found, same = (
+        bnnumba.batch_norm_backward(
+            each.dy, each.x, *m[:2], p.gamma, 1, y=y.astype(each.x.dtype), residual=with_residual, **given
+        )
+        for each in (p, single)
+    )
+    check_rounded(found.dx, same.dx)
+    assert same_bits(found.dgamma, same.dgamma)
+    if with_residual:
+        check_rounded(found.dresidual, same.dresidual)
 
 
 @every_half

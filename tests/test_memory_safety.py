@@ -28,18 +28,9 @@ def digests():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="protects pages by Linux's number for no access")
-@pytest.mark.parametrize(
-    ("names", "environment"),
-    [([], {}), (["serial-float32", "threaded-float64"], {"BNNUMBA_PAST_CACHE_BYTES": "0"})],
-    ids=["as measured", "past the cache"],
-)
-def test_kernels_between_pages_that_nobody_may_touch(names, environment, digests):
-    """They have the bits that ordinary arrays get, also where all is stored past the cache.
-
-    For that, kernels are compiled anew, which takes long: each form and each dtype once. In test_stores, both forms
-    store results past the cache that are as large as that takes.
-    """
-    printed = run_python("-m", "tests.processes.guard_pages", *names, **environment)
+def test_kernels_between_pages_that_nobody_may_touch(digests):
+    """They have the bits that ordinary arrays get, also where all is stored past the cache."""
+    printed = run_python("-m", "tests.processes.guard_pages")
     assert json.loads(printed) == {name: [own] for name, own in digests.items()}
 
 

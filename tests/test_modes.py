@@ -1,7 +1,4 @@
-"""The tests marked `subset` once more, in other modes: plain Python, bounds checked, without AVX.
-
-Kernels that store everything past the cache are in test_memory_safety: all of them, on all shapes.
-"""
+"""The tests marked `subset` once more, in other modes: plain Python, bounds checked, without AVX."""
 
 from bnnumba.kernels import serial
 from tests.processes.kernel_results import digest, every_result

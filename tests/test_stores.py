@@ -3,14 +3,20 @@
 import numpy as np
 import pytest
 
+from bnnumba import _past_cache
 from bnnumba.kernels import serial, threaded
-from bnnumba.kernels.stores import PAST_CACHE_BYTES
 from tests.tools.problems import same_bits
 
+PAST_CACHE_BYTES = 2**20
 ELEMENTS = PAST_CACHE_BYTES // 8 + 1  # float32's x and y together reach it; half precision has twice as many
 SHAPES = [(33, 1), (64, 1), (1000, 1), (2048, 1), (3, 149), (3, None)]
 STARTS = {np.float32: (0, 5), np.float16: (5, 24)}  # elements behind a line's start: a line has 16, or 32
 GUARD, LINE = 32, 64
+
+
+@pytest.fixture(autouse=True)
+def threshold(monkeypatch):
+    monkeypatch.setattr(_past_cache.threshold, "value", PAST_CACHE_BYTES)
 
 
 def guarded(shape, start, dtype):

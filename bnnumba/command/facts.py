@@ -8,9 +8,9 @@ import numba
 from llvmlite import binding
 
 import bnnumba
+from bnnumba._past_cache import past_cache_bytes
 from bnnumba.command.warm_up import Job
 from bnnumba.kernels.simd import CAN_STREAM
-from bnnumba.kernels.stores import PAST_CACHE_BYTES
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "tbb")
 FEATURES = ("fma", "avx2", "avx512f", "neon", "sve")  # what tells how fast the kernels can be
@@ -30,7 +30,7 @@ def facts(jobs: list[Job]) -> list[tuple[str, str]]:
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"),
         ("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
         ("processor", f"{_processor()}; to LLVM {binding.get_host_cpu_name()}, {', '.join(_features())}"),
-        ("stores past the cache", f"from {PAST_CACHE_BYTES / 2**20:g} MiB of data in all" if CAN_STREAM else "none"),
+        ("stores past the cache", f"from {past_cache_bytes() / 2**20:g} MiB of data in all" if CAN_STREAM else "none"),
         ("threads", f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}, on {_cores()} cores"),
         ("threading layer", _layer()),
         ("compiled kernels", cache(jobs)),

@@ -23,19 +23,20 @@ TILE = 2048  # columns: their sums stay in a core's own cache beside the data
 def add_region(inputs: Any, grid: Grid, region: Region, centres: Array, sums: Array, place: int) -> None:
     """Add the region's a and a*b to sums, whose column `place` is the region's first."""
     x, columns, length, rows = inputs.x, grid.columns, grid.fold * grid.inner, quarter(grid, region)
-    rest = region.row + 4 * rows * region.step
+    apart = region.apart if region.apart > 0 else rows
+    rest = region.row + 4 * rows if region.apart == 0 else region.row_end
     start, width = region.first * length, (region.last - region.first) * length
     for tile in range(0, width, TILE):
         end = min(width, tile + TILE)
         full = end - end % LANES
         for r in range(rows):
-            i, step = (region.row + r * region.step) * columns + start, rows * region.step * columns
+            i, step = (region.row + r) * columns + start, apart * columns
             for c in range(tile, full, LANES):
                 _add_rows(inputs, i + c, step, LANES, _of_columns(centres, start + c, LANES), sums, place + c)
             if full < end:
                 n = end - full
                 _add_rows(inputs, i + full, step, n, _of_columns(centres, start + full, n), sums, place + full)
-        for r in range(rest, region.row_end, region.step):
+        for r in range(rest, region.row_end):
             i = r * columns + start
             for c in range(tile, min(end, x.size - i), LANES):  # the last row may be short
                 n = min(LANES, min(end, x.size - i) - c)

@@ -11,9 +11,9 @@ from bnnumba.kernels.simd import LANES, binade, choose, double, equal, is_double
 
 
 class Statistics(NamedTuple):
-    """What a pass normalizes by: an element for each feature. gamma or beta is None where it is not used."""
+    """What a pass normalizes by: an element for each feature. What is not used is None."""
 
-    mean: Array
+    mean: Any
     var: Array
     gamma: Any
     beta: Any

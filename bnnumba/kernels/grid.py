@@ -40,11 +40,15 @@ class Grid(NamedTuple):
 
 
 class Region(NamedTuple):
-    """A part of the data: rows `step` apart, features first..last, and, by run, columns of each feature's run."""
+    """A part of the data: rows, features first..last, and, by run, columns of each feature's run.
+
+    The rows are row..row_end; where `apart` is not 0, of each of four quarters: also those once, twice and three times
+    `apart` rows behind.
+    """
 
     row: int
     row_end: int
-    step: int
+    apart: int
     first: int
     last: int
     column: int
@@ -127,13 +131,7 @@ def chunk_region(grid: Grid, chunk: int, first: int, last: int) -> Region:
     row = (chunk // grid.column_chunks) * grid.chunk_rows
     column = (chunk % grid.column_chunks) * grid.chunk_columns
     row_end = min(grid.rows, row + grid.chunk_rows)
-    return Region(row, row_end, 1, first, last, column, min(grid.columns, column + grid.chunk_columns))
-
-
-@helper
-def row_count(region: Region, row_end: int) -> int:
-    """Return how many of a region's rows are before this one."""
-    return ceil_div(row_end - region.row, region.step)
+    return Region(row, row_end, 0, first, last, column, min(grid.columns, column + grid.chunk_columns))
 
 
 @helper
@@ -141,16 +139,22 @@ def quarter(grid: Grid, region: Region) -> int:
     """Return the rows of a quarter of a region, by column. Up to three, and a short last row, belong to no quarter."""
     if not grid.by_column:
         return 0
-    return row_count(region, min(region.row_end, grid.outer // grid.fold)) // 4
+    rows = min(region.row_end, grid.outer // grid.fold) - region.row
+    return rows if region.apart > 0 else rows // 4
 
 
 @inlined
 def span_count(grid: Grid, region: Region) -> int:
-    """Return how many spans of memory without a gap a region is: one, where it has whole rows."""
-    rows, features = row_count(region, region.row_end), region.last - region.first
+    """Return how many spans of memory without a gap a region is: one, or one in each quarter, where it has whole rows.
+
+    Of quarters, parts of rows come one row at a time.
+    """
+    rows, features = region.row_end - region.row, region.last - region.first
     if _cut(grid, region):
         return rows * features
-    return 1 if _joined(grid, region) else rows
+    if region.apart > 0:
+        return 4
+    return 1 if features == grid.feature else rows
 
 
 @inlined
@@ -162,14 +166,13 @@ def span_bounds(grid: Grid, region: Region, span: int, size: int) -> tuple[int, 
         r, f = divmod(span, region.last - region.first)
         start = (region.row + r) * row_length + (region.first + f) * length
         return start + region.column, start + region.column_end
-    start = (region.row + span * region.step) * row_length
-    last_row = (region.row_end - 1) * row_length if _joined(grid, region) else start
-    return start + region.first * length, min(size, last_row + region.last * length)
-
-
-@inlined
-def _joined(grid: Grid, region: Region) -> bool:
-    return region.last - region.first == grid.feature and region.step == 1
+    if region.apart > 0:
+        row, last_row = region.row + span * region.apart, region.row_end - 1 + span * region.apart
+    elif region.last - region.first == grid.feature:
+        row, last_row = region.row, region.row_end - 1
+    else:
+        row, last_row = region.row + span, region.row + span
+    return row * row_length + region.first * length, min(size, last_row * row_length + region.last * length)
 
 
 @inlined

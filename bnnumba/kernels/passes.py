@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnnumba._jit import either, helper, signed
+from bnnumba._jit import by_precision, either, helper, signed
 from bnnumba.kernels.coefficients import Gradients, Statistics, put_backward, put_forward, put_frozen
 from bnnumba.kernels.formulas import Backward, Batch, Forward, Frozen, Residual
 from bnnumba.kernels.grid import make_grid, make_weighted_grid
@@ -239,9 +239,7 @@ def input_gradient(
 
 def frozen_input_gradient(dy: Data, var: Features, gamma: Features, epsilon: float, dx: Result) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`. dx may be dy."""
-    inputs, grid = Frozen(dy, None, None), make_grid(dy.shape)
-    coefficients = _frozen_coefficients(grid, dy, var, gamma, epsilon)
-    each_thread(fill_share, thread_count(), (Sweep(inputs, coefficients, goes_past_cache(dx, dy), dx), grid))
+    _fill_frozen_dx(Frozen(dy, None, None), Statistics(None, var, gamma, None, epsilon), dx)
 
 
 def batch_norm_backward(
@@ -332,7 +330,8 @@ def frozen_backward_into(
     inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, gamma, None, epsilon)
     _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _frozen_sweep(dresidual, inputs, statistics, dx))
     if dresidual is not None:
-        frozen_input_gradient(dresidual, var, gamma, epsilon, dx)
+        behind = _with_dresidual(dresidual, inputs)
+        _fill_frozen_dx(Frozen(behind.dy, behind.y, behind.activation), statistics, dx)
 
 
 def activation_gradient(dy: Data, y: Data, activation: Act, dresidual: Result) -> None:
@@ -398,6 +397,13 @@ def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx:
     each_thread(fill_share, thread_count(), (sweep, grid))
 
 
+def _fill_frozen_dx(inputs: Frozen, statistics: Statistics, dx: Data) -> None:
+    dy = inputs.dy
+    grid, past_cache = make_grid(dy.shape), goes_past_cache(dx, dy, inputs.y)
+    sweep = Sweep(inputs, _frozen_coefficients(grid, dy, statistics), past_cache, dx)
+    each_thread(fill_share, thread_count(), (sweep, grid))
+
+
 @helper
 def _new_features(x: Data) -> tuple[Features, Features]:
     return np.empty(x.shape[1]), np.empty(x.shape[1])
@@ -416,10 +422,10 @@ def _move(moving: Any, batch: Any, count: int, momentum: float, ddof: int, only_
 
 
 @helper
-def _frozen_coefficients(grid: Grid, x: Data, var: Features, gamma: Features, epsilon: float) -> Any:
+def _frozen_coefficients(grid: Grid, x: Data, statistics: Statistics) -> Any:
     coefficients = new_coefficients(grid, x)
     if x.size:  # otherwise there may be features without a column
-        put_frozen(var, gamma, epsilon, signed(0), x.shape[1], coefficients)
+        put_frozen(statistics.var, statistics.gamma, statistics.epsilon, signed(0), x.shape[1], coefficients)
         coefficients_to_columns(coefficients, 4, grid, signed(0), x.shape[1])
     return coefficients
 
@@ -439,7 +445,7 @@ def _to_dresidual(dresidual: Data, inputs: Backward, in_cache: bool) -> Sweep:
 @helper
 def _to_frozen_dx(absent: None, inputs: Backward, statistics: Statistics, dx: Data) -> Sweep:
     x, dy, y, activation = inputs
-    coefficients = _frozen_coefficients(make_grid(x.shape), x, statistics.var, statistics.gamma, statistics.epsilon)
+    coefficients = _frozen_coefficients(make_grid(x.shape), x, statistics)
     return Sweep(Frozen(dy, y, activation), coefficients, goes_past_cache(dx, x, dy, y), dx)
 
 
@@ -458,9 +464,16 @@ def _of_dresidual(dresidual: Data, inputs: Backward) -> Backward:
     return Backward(inputs.x, dresidual, None, None)
 
 
+@helper
+def _as_exact(dresidual: Data, inputs: Backward) -> Backward:
+    exact: Backward = _unless_half(dresidual, inputs)
+    return exact
+
+
 # What fills dresidual, by coefficients that are not used; None where dresidual is.
 _residual_sweep = either(_no_sweep, _to_dresidual)
 # What the frozen backward fills in the sweep that makes the sums: dresidual, or where that is None dx.
 _frozen_sweep = either(_to_frozen_dx, _to_dresidual_first)
-# The inputs with dresidual for dy behind the activation, where dresidual is given.
-_with_dresidual = either(_unchanged, _of_dresidual)
+# The inputs with dresidual for dy behind the activation, where it is given and holds what is not rounded.
+_unless_half = by_precision(_unchanged, _of_dresidual)
+_with_dresidual = either(_unchanged, _as_exact)

@@ -10,7 +10,8 @@ from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_regi
 
 GROUP_BYTES = 2**18  # of one array: a group's x, dy and result stay in a core's own cache
 BLOCK = 1024  # elements: read for the sums and stored past the cache in such short turns, both overlap
-MOST_SPANS = 4  # of memory in a block: a row of each quarter
+ROWS_BLOCK = 4096  # the same of whole rows by column, in each quarter: 4 rows of 64 at a time took up to twice as long
+MOST_SPANS = 4  # of memory in a block: one of each quarter
 LEAST_COLUMNS = 64  # a narrower part of a row would defeat the prefetcher
 FEATURES_A_THREAD = 4  # fewer could not be shared evenly
 MOST_FEATURES = 64  # by run: the lanes of their sums stay in a core's first cache
@@ -60,7 +61,7 @@ def group_share(grid: Grid, plan: Plan, threads: int, thread: int) -> tuple[int,
 def group_region(grid: Grid, plan: Plan, group: int) -> Region:
     """Return all the data of a group of features."""
     first = group * plan.group
-    return Region(0, grid.rows, 1, first, min(grid.feature, first + plan.group), 0, grid.columns)
+    return Region(0, grid.rows, 0, first, min(grid.feature, first + plan.group), 0, grid.columns)
 
 
 @helper
@@ -77,48 +78,57 @@ def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tup
     return chunk, chunk_region(grid, chunk, start, min(last, start + plan.tile))
 
 
+class Block(NamedTuple):
+    """The size of a region's blocks: rows, of each quarter by column, of so many features and columns."""
+
+    rows: int
+    features: int
+    columns: int
+
+
 @helper
-def block_shape(grid: Grid, region: Region) -> tuple[int, int]:
-    """Return the features and columns of a region's blocks: about BLOCK elements of a row; by column, of each quarter.
+def block_shape(grid: Grid, region: Region) -> Block:
+    """Return blocks of about BLOCK elements; by column, of each quarter.
 
     Sums come out the same: blocks end where 4 rows, or 4 vectors of a run, do that are added up together.
     """
     features, columns = max(1, region.last - region.first), max(1, region.column_end - region.column)
-    if grid.by_column:
-        if grid.columns == grid.feature:
-            features = min(features, BLOCK)
-    elif columns > BLOCK:
-        features, columns = 1, BLOCK
+    if not grid.by_column:
+        return Block(1, 1, BLOCK) if columns > BLOCK else Block(1, min(features, BLOCK // columns), columns)
+    if features == grid.feature and grid.columns <= ROWS_BLOCK:
+        return Block(ROWS_BLOCK // max(1, grid.columns), features, columns)
+    return Block(1, min(features, BLOCK) if grid.columns == grid.feature else features, columns)
+
+
+@helper
+def block_count(grid: Grid, region: Region, shape: Block) -> int:
+    parts = ceil_div(region.last - region.first, shape.features) * ceil_div(
+        region.column_end - region.column, shape.columns
+    )
+    rows = quarter(grid, region)
+    return (ceil_div(rows, shape.rows) + region.row_end - region.row - 4 * rows) * parts
+
+
+@helper
+def block_region(grid: Grid, region: Region, shape: Block, block: int) -> Region:
+    """Return a block: first those of the quarters, then the rows that belong to none, one by one."""
+    rest, piece = divmod(block, ceil_div(region.column_end - region.column, shape.columns))
+    part, tile = divmod(rest, ceil_div(region.last - region.first, shape.features))
+    first, column = region.first + tile * shape.features, region.column + piece * shape.columns
+    apart = quarter(grid, region)
+    parts = ceil_div(apart, shape.rows)
+    if part < parts:
+        row = region.row + part * shape.rows
+        row_end = min(region.row + apart, row + shape.rows)
     else:
-        features = min(features, BLOCK // columns)
-    return features, columns
-
-
-@helper
-def block_count(grid: Grid, region: Region, shape: tuple[int, int]) -> int:
-    features, columns = shape
-    parts = ceil_div(region.last - region.first, features) * ceil_div(region.column_end - region.column, columns)
-    return (region.row_end - region.row - 3 * quarter(grid, region)) * parts
-
-
-@helper
-def block_region(grid: Grid, region: Region, shape: tuple[int, int], block: int) -> Region:
-    features, columns = shape
-    rest, piece = divmod(block, ceil_div(region.column_end - region.column, columns))
-    part, tile = divmod(rest, ceil_div(region.last - region.first, features))
-    row, first, column = region.row + part, region.first + tile * features, region.column + piece * columns
-    step = quarter(grid, region)
-    if part < step:
-        row_end = region.row + 4 * step
-    else:  # no quarter has it
-        row, step = row + 3 * step, 1
-        row_end = row + 1
+        row = region.row + 4 * apart + part - parts
+        row_end, apart = row + 1, 0
     return Region(
         row,
         row_end,
-        step,
+        apart,
         first,
-        min(region.last, first + features),
+        min(region.last, first + shape.features),
         column,
-        min(region.column_end, column + columns),
+        min(region.column_end, column + shape.columns),
     )

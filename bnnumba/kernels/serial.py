@@ -7,3 +7,7 @@ from bnnumba.kernels.passes import *  # noqa: F403
 
 FORM = compile_form(passes, "serial", threads.ALONE, _guards)
 globals().update(FORM)
+
+
+def __dir__() -> list[str]:
+    return sorted(FORM)

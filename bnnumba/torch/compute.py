@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bnnumba import checks, second
-from bnnumba.activations import of_text
+from bnnumba.activations import activation_of
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
 from bnnumba.torch.addresses import Step
 from bnnumba.torch.checks import counter_tensor, running_pair, statistics_tensor
@@ -49,7 +49,7 @@ def forward(
         step = _step(batches, momentum)
     (running_mean, *mean_at), (running_var, *var_at) = _running(mean, var, channels, moving is not None)
     added = None if residual is None else address("residual", residual)
-    act = of_text(activation)
+    act = activation_of(activation or None)
     run_either(
         *BATCH_NORM_AT,
         x.nbytes < (THREADED_NORMALIZE_BYTES if given else THREADED_BYTES),
@@ -97,7 +97,7 @@ def backward(
     like = statistics[0] if weight is None else weight
     dgamma, dbeta = torch.empty_like(like), torch.empty_like(like)
     dx, dresidual = new(x, order) if needs_dx else None, new(x, order) if needs_dresidual else None
-    kept, act = None if y is None else address("y", y), of_text(activation)
+    kept, act = None if y is None else address("y", y), activation_of(activation or None)
     run_either(
         *BACKWARD_AT,
         x.nbytes < THREADED_BYTES,
@@ -147,7 +147,7 @@ def behind(dy: Tensor, y: Tensor, activation: str) -> Tensor:
     """Return dy behind the activation that gave y."""
     zero, (order, shape) = zero_of("y", y), layout_of(y)
     dy, data, dresidual = dense_like("dy", dy, y, order), dense(y, order), new(y, order)
-    act = of_text(activation)
+    act = activation_of(activation or None)
     arguments = zero, shape, address("dy", dy), address("y", data), act, dresidual.data_ptr()
     run_either(*BEHIND_AT, y.nbytes < THREADED_NORMALIZE_BYTES, arguments, (y.dtype, type(act)))
     return dresidual

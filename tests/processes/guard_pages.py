@@ -1,19 +1,19 @@
-"""Arrays between pages that nobody may touch: `python -m tests.processes.guard_pages [FORM-DTYPE ...]`.
+"""Arrays between pages that nobody may touch: `python -m tests.processes.guard_pages`.
 
-It runs every kernel of the forms and dtypes that are named, as serial-float32, on them; by default, of all.
-
-A load or store past an array's end that has a protected page behind it, or before its start, ends the process; the
-bytes on its other side are canaries. Results are poisoned first. What is printed, as JSON, is the digests that each
-shape and dtype gave: of all forms and places, they should be one.
+It runs every kernel, in both forms and dtypes, on them; stored past the cache from where it pays, and always. A load or
+store past an array's end that has a protected page behind it, or before its start, ends the process; the bytes on its
+other side are canaries. Results are poisoned first. What is printed, as JSON, is the digests that each shape and dtype
+gave: of all forms and places, they should be one.
 """
 
 import ctypes
+import itertools
 import json
 import mmap
-import sys
 
 import numpy as np
 
+from bnnumba import _past_cache
 from bnnumba.kernels import serial, threaded
 from tests.processes.kernel_results import EMPTY, SHAPES, digest, every_result, label
 from tests.tools.problems import FLOATS, problem
@@ -51,17 +51,10 @@ class Guarded:
             assert (between[own.stop :] == CANARY).all()
 
 
-KERNELS = {
-    f"{name}-{np.dtype(dtype).name}": (form, dtype)
-    for name, form in (("serial", serial), ("threaded", threaded))
-    for dtype in FLOATS
-}
-
-
-def main(names):
+def main():
     found = {label(shape, dtype): set() for shape in SHAPES + EMPTY for dtype in FLOATS}
-    for name in names:
-        form, dtype = KERNELS[name]
+    for threshold, form, dtype in itertools.product((_past_cache.past_cache_bytes(), 0), (serial, threaded), FLOATS):
+        _past_cache.threshold.value = threshold
         for shape in SHAPES + EMPTY:
             p = problem(shape, 1, dtype, offset=100.0)
             for at_end in (True, False):
@@ -72,4 +65,4 @@ def main(names):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or KERNELS)
+    main()
