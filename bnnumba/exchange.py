@@ -24,6 +24,8 @@ TORCH_NAMES = dict(zip(SHARED, ("weight", "bias", "running_mean", "running_var")
 KERAS_NAMES = {name: name for name in WEIGHTS}
 COUNT = "num_batches_tracked"
 TORCH_EPSILON, TORCH_MOMENTUM = 1e-5, 0.1
+OURS = "bnnumba.torch.modules"
+KNOWN_FORWARDS = ("torch.nn.modules.batchnorm", "torchvision.ops.misc", OURS)
 ONNX_DEFAULTS = {"epsilon": float(np.float32(1e-5)), "momentum": float(np.float32(0.9))}  # float32, as attributes are
 
 
@@ -41,12 +43,15 @@ class Exchanged(Stateful):
     ) -> Self:
         """A new layer like a BatchNorm module of PyTorch, or of its state dict; float64 if its weights are.
 
+        An activation of `bnnumba.torch`'s layers comes along.
+
             momentum: ours = 1 - PyTorch's; None is None    ddof = 1    batches_seen = num_batches_tracked
 
         Parameters
         ----------
-        source : BatchNorm module, SyncBatchNorm and torchvision's FrozenBatchNorm2d (not trainable here) included,
-            or a dict of tensors or arrays: running_mean, running_var; weight, bias, num_batches_tracked, or not
+        source : BatchNorm module of PyTorch or `bnnumba.torch`, SyncBatchNorm and torchvision's FrozenBatchNorm2d (not
+            trainable here) included, but of no class with another `forward`; or a dict of tensors or arrays:
+            running_mean, running_var; weight, bias, num_batches_tracked, or not
         epsilon, momentum
             PyTorch's; of a state dict only: a module has its own.
         axis : int or tuple of ints
@@ -109,9 +114,11 @@ def _from_torch(source: Any, epsilon: float, momentum: float | None, axis: int |
 
     A module without a momentum, as torchvision's FrozenBatchNorm2d, becomes a layer that is not trainable.
     """
-    trainable = True
+    trainable, activation = True, None
     if not isinstance(source, Mapping):
         _check_class("source", source, "BatchNorm", "module of PyTorch or its state dict")
+        if _owner_of_forward(source) == OURS:
+            activation = source.activation
         _check_left_out(epsilon=(epsilon, TORCH_EPSILON), momentum=(momentum, TORCH_MOMENTUM))
         _check_initialized(source)
         epsilon, trainable = source.eps, hasattr(source, "momentum")
@@ -122,7 +129,7 @@ def _from_torch(source: Any, epsilon: float, momentum: float | None, axis: int |
     _check_keys(source, ("running_mean", "running_var"), ("weight", "bias", COUNT))
     kept = None if momentum is None else 1 - checks.momentum(momentum)
     batches_seen = checks.batches(COUNT, _array(source.get(COUNT, 0)))
-    config = {"axis": axis, "epsilon": epsilon, "momentum": kept, "ddof": 1}
+    config = {"axis": axis, "epsilon": epsilon, "momentum": kept, "ddof": 1, "activation": activation}
     return _state(source, TORCH_NAMES, config)._replace(trainable=trainable, batches_seen=batches_seen)
 
 
@@ -189,6 +196,17 @@ def _check_class(name: str, value: object, part: str, what: str) -> None:
     """An object of another library, told by the names of its classes."""
     if not any(part in kind.__name__ for kind in type(value).__mro__):
         raise TypeError(f"{name} must be a {part} {what}, got {checks.described(value)}")
+
+
+def _owner_of_forward(module: Any) -> str:
+    """Tell whose forward a module has; refuse one that may do more than normalize, as timm's BatchNormAct2d does."""
+    owner: Any = next((kind for kind in type(module).__mro__ if "forward" in vars(kind)), None)
+    if owner is None:  # a stand-in that is no module
+        return ""
+    if "forward" in vars(module) or owner.__module__ not in KNOWN_FORWARDS:
+        where = "the module itself" if "forward" in vars(module) else f"{owner.__module__}.{owner.__qualname__}"
+        raise TypeError(f"source must have PyTorch's own forward, got that of {where}: give its state dict instead")
+    return str(owner.__module__)
 
 
 def _check_left_out(**arguments: tuple[object, object]) -> None:

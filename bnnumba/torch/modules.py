@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnnumba.activations import Activation, public, text_of
+from bnnumba.activations import Activation, activation_of, public, text_of
 from bnnumba.torch.checks import one_value_per_channel
 from bnnumba.torch.operations import batch_norm_layer
-
-RECTIFIED = "_bnnumba_rectified"  # an attribute of tensors that a ReLU would leave as they are
 
 
 class Layer(_BatchNorm):
@@ -35,7 +32,16 @@ class Layer(_BatchNorm):
 
     def __init__(self, *arguments: Any, activation: Activation | None = None, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.activation = public(activation)
+        self.activation = activation
+
+    @property
+    def activation(self) -> Activation | None:
+        """What stands behind the normalization."""
+        return public(activation_of(self._activation or None))
+
+    @activation.setter
+    def activation(self, value: Activation | None) -> None:
+        self._activation = text_of(value)  # which operations of PyTorch take
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:  # noqa: A002  # PyTorch's name
         """Return y, of input's shape, dtype and memory format.
@@ -51,17 +57,19 @@ class Layer(_BatchNorm):
             If an argument is not as above, in training there is but one value per channel, or one of running_mean and
             running_var is None.
         """
+        return self.activated(input, residual, self._activation)
+
+    def activated(self, input: Tensor, residual: Tensor | None, activation: str) -> Tensor:  # noqa: A002
+        """Do as `forward`, but with this activation."""
         self._check_input_dim(input)
         weight, bias, mean, var = self._features()
-        running, activation = mean is not None or var is not None, text_of(self.activation)
+        running = mean is not None or var is not None
         by_batch, moves = self.training or not running, self.training and self.track_running_stats and running
         if by_batch and input.numel() == max(input.shape[1], 1):
             one_value_per_channel(input.shape)
         given = (None, None) if by_batch else (mean, var)
         moving = (mean, var, self._batches(), self.momentum) if moves else None
         y: Tensor = batch_norm_layer(input, residual, weight, bias, *given, self.eps, activation, moving=moving)
-        if activation == "relu" and not torch.compiler.is_compiling():  # where a second ReLU costs nothing
-            setattr(y, RECTIFIED, True)
         return y
 
     def _features(self) -> tuple[Tensor | None, ...]:
@@ -75,6 +83,22 @@ class Layer(_BatchNorm):
     def _batches(self) -> Tensor | None:
         name = "num_batches_tracked"
         return self._buffers[name] if name in self._buffers else getattr(self, name)
+
+    def __getattr__(self, name: str) -> Any:
+        """PyTorch's; but what replaces the layer by another, which has no activation, is refused."""
+        if name == "qconfig" and self._activation:  # convert_sync_batchnorm and quantization ask for it
+            raise RuntimeError(
+                f"this layer has activation={self.activation!r}, which SyncBatchNorm and quantized layers have not: "
+                "put a module of its own behind the layer, and set layer.activation = None"
+            )
+        return super().__getattr__(name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of version 0.1 as well."""
+        if "activation" in state:
+            others = {name: value for name, value in state.items() if name != "activation"}
+            state = {**others, "_activation": text_of(state["activation"])}
+        super().__setstate__(state)
 
     def extra_repr(self) -> str:
         """PyTorch's, and the activation, if there is one."""
