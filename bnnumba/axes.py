@@ -73,11 +73,6 @@ class View(NamedTuple):
         turned = self._turned(np.broadcast_to(weights, sizes))
         return np.array(turned, np.float64, order="C").reshape(self.shape[0], 1, self.shape[2])
 
-    def with_feature_axes(self, weights: Array, x: Array) -> Array:
-        """Weights in Keras's shape, x's without the feature axes, as what broadcasts to x."""
-        positions = tuple(size for axis, size in enumerate(x.shape) if axis not in self.feature_axes)
-        return np.expand_dims(weights, self.feature_axes) if weights.shape == positions else weights
-
     def new_features(self) -> tuple[Array, Array]:
         """Two flat arrays for a kernel's results."""
         return np.empty(self.shape[1]), np.empty(self.shape[1])

@@ -19,7 +19,7 @@ from bnnumba.renorm import Correction, Statistics, clipping, correction_of, upda
 from bnnumba.state import NONE_YET
 from bnnumba.storage import Stored
 from bnnumba.streaming import pooled_moments
-from bnnumba.weighted import counted
+from bnnumba.weighted import as_keras, counted
 
 
 class Saved(NamedTuple):
@@ -164,8 +164,8 @@ class BatchNormalization(Exchanged, Stored):
             activation, to y too; and to a mask or weights. False keeps nothing: threads may share the layer.
         residual : array of x's shape and dtype, in any memory order, or None for 0
         mask, sample_weight
-            As for `moments`, or in Keras's shape, x's without the feature axes. They change the batch's moments only.
-            Where all is masked, y is act(beta + residual), and the moving statistics stay.
+            As for `moments`, with x's number of axes; or as in Keras one axis less, x's without the last. They change the
+            batch's moments only. Where all is masked, y is act(beta + residual), and the moving statistics stay.
 
         Returns
         -------
@@ -303,9 +303,7 @@ class BatchNormalization(Exchanged, Stored):
         return self.batches_seen / (self.batches_seen + 1) if self.momentum is None else self.momentum
 
     def _weights_of(self, view: axes.View, x: Array, mask: Any, sample_weight: Any) -> dict[str, Any]:
-        """Check a mask or weights; and bring Keras's shape into that of the functions."""
-        given = {"mask": mask, "sample_weight": sample_weight}
-        weights = {name: view.with_feature_axes(w, x) if isinstance(w, np.ndarray) else w for name, w in given.items()}
+        weights = {name: as_keras(name, w, x) for name, w in (("mask", mask), ("sample_weight", sample_weight))}
         checks.positions(**weights, shape=x.shape, feature_axes=view.feature_axes)
         checks.no_ddof(self.ddof, sample_weight is not None)
         return weights

@@ -45,6 +45,16 @@ def weights_of(view: axes.View, x: Array, mask: Any, sample_weight: Any) -> Weig
     return Weights(values, unit, False)
 
 
+def as_keras(name: str, weights: Any, x: Array) -> Any:
+    """Return a mask or weights, as Keras reads them, with x's number of axes: of one less, the last is added."""
+    if not isinstance(weights, np.ndarray) or weights.ndim == x.ndim:
+        return weights
+    if weights.ndim != x.ndim - 1:
+        expected = f"{x.ndim - 1} axes, x's without the last, or {x.ndim}"
+        raise ValueError(f"{name} must have {expected}, got shape {weights.shape}")
+    return weights[..., np.newaxis]
+
+
 def moments_into(x: Array, weights: Weights, mean: Array, var: Array) -> int | float:
     """Fill mean and var, and return the count."""
     return weights.count_of(forms.weighted_moments_into(x, weights.values, mean, var))

@@ -350,7 +350,8 @@ LAYER_CALLS = {
     "x": BAD_DATA,
     "training": BAD_FLAG,
     "residual": BAD_RESIDUAL,
-    **{name: [row for row in WEIGHTS[name] if np.shape(row[0]) != (4,)] for name in WEIGHTS},  # that is Keras's shape
+    # Other numbers of axes mean something else to a layer, as in Keras.
+    **{name: [row for row in WEIGHTS[name] if np.ndim(row[0]) == 2 or not hasattr(row[0], "ndim")] for name in WEIGHTS},
     "feature shape": [(floats((4, 5)), ValueError, r"feature shape \(3,\).*\(5,\)")],
 }
 

@@ -222,6 +222,47 @@ def test_shapes_that_broadcast(shape, axis, given, kind):
         assert np.array_equal(one, other)
 
 
+LAYER_SHAPES = [  # x, axis, a mask, and what it is for x
+    ((4, 4, 2), -1, (4, 1), (4, 1, 1)),
+    ((4, 4, 2), -1, (1, 4), (1, 4, 1)),
+    ((4, 4, 4), -1, (4, 4), (4, 4, 1)),
+    ((4, 4, 2), -1, (1, 4, 1), (1, 4, 1)),
+    ((3, 1, 4, 5), 1, (3, 1, 4), (3, 1, 4, 1)),
+    ((3, 4, 4), 1, (3, 1, 4), (3, 1, 4)),
+    ((3, 4, 4), 1, (3, 1), (3, 1, 1)),
+    ((3, 4, 4), (1, 2), (3, 1), (3, 1, 1)),
+    ((6, 4), -1, (6,), (6, 1)),
+]
+
+
+@pytest.mark.parametrize(("shape", "axis", "given", "meant"), LAYER_SHAPES)
+@KINDS
+def test_the_layer_reads_a_mask_as_keras_does(shape, axis, given, meant, kind):
+    """Without the last axis, whichever axis has the features: sizes that coincide mean nothing."""
+    x = problem(shape, axis).x
+    w = np.random.default_rng(2).random(given) + 0.1
+    w = w > 0.4 if kind == "mask" else w
+    y = BatchNormalization(axis)(x, training=True, **{kind: w})
+    assert same_bits(y, bnnumba.batch_norm(x, None, None, axis, **{kind: w.reshape(meant)})[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "given"),
+    [
+        ((3, 4, 4), 1, (3, 4)),
+        ((3, 4, 4), 1, (1, 4)),
+        ((4, 4, 4), (1, 2), (4, 4)),
+        ((6, 4), -1, ()),
+        ((6, 4, 5), -1, (4,)),
+    ],
+)
+@KINDS
+def test_the_layer_refuses_a_mask_along_features(shape, axis, given, kind):
+    w = np.ones(given, bool if kind == "mask" else float)
+    with pytest.raises(ValueError, match=f"{kind} must (broadcast to shape|have . axes)"):
+        BatchNormalization(axis)(problem(shape, axis).x, training=True, **{kind: w})
+
+
 @KINDS
 def test_out_may_be_an_input(kind):
     plain = Step(kind, (6, 4, 5), 1)
