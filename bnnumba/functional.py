@@ -86,13 +86,14 @@ def moments(
     view = axes.canonical_view(x, feature_axis)
     weights = weights_of(view, x, mask, sample_weight)
     mean, var = view.new_features()
-    if weights is not None:
-        count = weighted.moments_into(view.of(x), weights, mean, var)
-        return Moments(view.unflatten(mean), view.unflatten(var), count)
     rest = np.empty_like(mean)
-    forms.moments_and_rest_into(view.of(x), mean, var, rest)
+    count: int | float = view.reduced
+    if weights is None:
+        forms.moments_and_rest_into(view.of(x), mean, var, rest)
+    else:
+        count = weighted.moments_into(view.of(x), weights, mean, var, rest)
     mean, var, rest = (view.unflatten(each) for each in (mean, var, rest))
-    return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), view.reduced)
+    return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), count)
 
 
 def normalize(
@@ -206,7 +207,7 @@ def batch_norm(
     if weights is None:
         forms.batch_norm_into(given, scale, offset, epsilon, result, mean, var, *behind)
     else:
-        count = weighted.moments_into(given, weights, mean, var)
+        count = weighted.moments_into(given, weights, mean, var, np.empty_like(mean))
         forms.normalize(weighted.counted(given, count), mean, var, scale, offset, epsilon, result, *behind)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
 

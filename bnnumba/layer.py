@@ -164,7 +164,7 @@ class BatchNormalization(Exchanged, Stored):
             activation, to y too; and to a mask or weights. False keeps nothing: threads may share the layer.
         residual : array of x's shape and dtype, in any memory order, or None for 0
         mask, sample_weight
-            As for `moments`, with x's number of axes; or as in Keras one axis less, x's without the last. They change the
+            As for `moments`, with x's number of axes; or as in Keras, of x's shape without the last. They change the
             batch's moments only. Where all is masked, y is act(beta + residual), and the moving statistics stay.
 
         Returns

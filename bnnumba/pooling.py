@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,11 +26,15 @@ class Spread(NamedTuple):
     var: Pair
 
 
+_STORED = ("mean", "mean_low", "var", "var_low", "count")
+
+
 class Moments(_Fields):
     """Mean and population variance (feature shape, float64) of `count` values each; a float where they had weights.
 
     What rounding took from mean and var goes along unseen in those of `moments`, `population_moments` and
-    `merge_moments`, so that any number of them can be merged without loss.
+    `merge_moments`, so that any number of them can be merged without loss. Copies and pickles keep it; for other files,
+    `to_dict` and `from_dict` do.
     """
 
     _lows: tuple[Array, Array] | None = None
@@ -40,6 +45,35 @@ class Moments(_Fields):
         (mean, mean_low), (var, var_low) = spread
         moments = cls(np.asarray(mean), np.asarray(var), count)
         moments._lows = mean_low, var_low
+        return moments
+
+    def to_dict(self) -> dict[str, Array | int | float]:
+        """Return all digits, as for `np.savez(**...)`: mean, mean_low, var, var_low of the feature shape, and count."""
+        (mean, mean_low), (var, var_low) = self.spread
+        return {"mean": mean, "mean_low": mean_low, "var": var, "var_low": var_low, "count": self.count}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Moments:
+        """Return the Moments that `to_dict` stored, with all digits.
+
+        Parameters
+        ----------
+        stored : mapping, such as an open npz file, or a dict read from JSON, where arrays are lists
+
+        Raises
+        ------
+        TypeError, ValueError
+            If stored is no such mapping.
+        """
+        if not isinstance(stored, Mapping) or set(stored) != set(_STORED):
+            raise ValueError(f"stored must be a mapping of {', '.join(_STORED)}, got {checks.described(stored)}")
+        arrays = {name: np.asarray(stored[name]) for name in _STORED}
+        count, shape = arrays.pop("count"), arrays["mean"].shape
+        for name, array in arrays.items():
+            checks.features(name, array, shape)
+        mean, mean_low, var, var_low = (array.astype(np.float64) for array in arrays.values())
+        moments = cls.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), count.item())
+        checks.moments("stored", moments, cls)
         return moments
 
     @property
@@ -74,7 +108,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     -----
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979; with
     twice float64's digits, so that however data is split, and in whatever order its moments are merged, mean and var
-    are those of one pass over all. Moments of `batch_norm`, with weights or made by hand lack these digits.
+    are those of one pass over all. Moments of `batch_norm` or made by hand lack these digits.
     """
     checks.moments("a", a, Moments)
     checks.moments("b", b, Moments)

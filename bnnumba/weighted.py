@@ -55,9 +55,9 @@ def as_keras(name: str, weights: Any, x: Array) -> Any:
     return weights[..., np.newaxis]
 
 
-def moments_into(x: Array, weights: Weights, mean: Array, var: Array) -> int | float:
-    """Fill mean and var, and return the count."""
-    return weights.count_of(forms.weighted_moments_into(x, weights.values, mean, var))
+def moments_into(x: Array, weights: Weights, mean: Array, var: Array, rest: Array) -> int | float:
+    """Fill mean and var, and what rounding took from the mean; return the count."""
+    return weights.count_of(forms.weighted_moments_into(x, weights.values, mean, var, rest))
 
 
 def counted(x: Array, count: float) -> Array:

@@ -1,6 +1,7 @@
 """merge_moments: however data is split and merged, mean and variance are those of one pass over all of it."""
 
 import copy
+import json
 import pickle
 from fractions import Fraction
 from functools import reduce
@@ -192,3 +193,41 @@ def test_pairs_that_are_not_finite_are_as_floats():
     with np.errstate(over="ignore", invalid="ignore"):
         np.testing.assert_array_equal(((pairs + pairs) * ones + ones).high, numbers + numbers + 1)
         np.testing.assert_array_equal(((pairs * pairs) - ones).high, numbers * numbers - 1)
+
+
+@pytest.mark.parametrize("by", ["npz", "json"])
+def test_moments_are_stored_with_all_digits(by, tmp_path):
+    x = problem((300, 3), -1, np.float64, offset=1e6).x
+    parts = [bnnumba.moments(part) for part in np.split(x, 3)]
+    stored = []
+    for part in parts:
+        if by == "npz":
+            np.savez(tmp_path / "moments.npz", **part.to_dict())
+            with np.load(tmp_path / "moments.npz") as file:
+                stored.append(Moments.from_dict(file))
+        else:
+            lists = {name: np.asarray(value).tolist() for name, value in part.to_dict().items()}
+            stored.append(Moments.from_dict(json.loads(json.dumps(lists))))
+    for part, restored in zip(parts, stored, strict=True):
+        assert type(restored.count) is int
+        assert all(same_bits(np.asarray(a), np.asarray(b)) for a, b in zip(part, restored, strict=True))
+    expected, found = (reduce(merge_moments, each) for each in (parts, stored))
+    assert same_bits(found.var, expected.var)
+    assert type(Moments.from_dict(bnnumba.moments(x, sample_weight=np.ones((300, 1))).to_dict()).count) is float
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"mean_low": None}, TypeError, "mean_low must be an array of real floats"),
+        ({"var": [1.0, 2.0]}, ValueError, r"var must have shape \(3,\), got \(2,\)"),
+        ({"count": -1}, ValueError, "count must be >= 0"),
+        ({"more": 1}, ValueError, "stored must be a mapping of mean, mean_low, var, var_low, count, got dict"),
+    ],
+)
+def test_what_is_no_stored_moments(change, error, words):
+    stored = bnnumba.moments(problem((4, 3)).x).to_dict()
+    with pytest.raises(error, match=words):
+        Moments.from_dict({**stored, **change})
+    with pytest.raises(ValueError, match="stored must be a mapping"):
+        Moments.from_dict(list(stored))

@@ -1,5 +1,7 @@
 """Masks and sample weights: which positions make the moments, and how much each counts."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -277,6 +279,34 @@ def test_out_may_be_an_input(kind):
             assert same_bits(one, other)
 
 
+FAR_AWAY = [  # dtype, a first sample, its weight
+    (np.float64, 1.3e101, 8e-231), (np.float64, -1e140, 1e-300), (np.float64, 1e30, 1e-25), (np.float64, 1e6, 1e-13),
+    (np.float32, 1e22, 1e-45), (np.float32, 3e35, 1e-70), (np.float32, 1e9, 1e-17),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", ["first", "last", "spread"])
+@pytest.mark.parametrize(("shape", "axis"), [((300, 3), -1), ((4, 3, 70), 1)], ids=str)
+@pytest.mark.parametrize(("dtype", "far", "tiny"), FAR_AWAY)
+def test_a_far_sample_that_hardly_counts(dtype, far, tiny, shape, axis, place):
+    """The pivot is where the weight is: from the far sample, all the others would look the same."""
+    p = problem(shape, axis, dtype, offset=3.0)
+    rng = np.random.default_rng(1)
+    w = rng.uniform(0.5, 1.5, oracle.position_shape(shape, axis))
+    places = {"first": [0], "last": [w.size - 1], "spread": range(0, w.size, 7)}[place]
+    for position in places:
+        index = np.unravel_index(position, w.shape)
+        w[index] = tiny
+        whole = tuple(slice(None) if a == axis % len(shape) else i for a, i in enumerate(index))
+        p.x[whole] = far
+    exact = oracle.batch_norm(p.x, None, None, axis, weights=w)
+    for moments in (
+        bnnumba.moments(p.x, axis, sample_weight=w),
+        bnnumba.batch_norm(p.x, None, None, axis, sample_weight=w)[1],
+    ):
+        bounds.check_moments(dtype, moments, exact)
+
+
 # ---- moments with weights, elsewhere
 
 
@@ -290,6 +320,21 @@ def test_merging():
     nothing = bnnumba.moments(p.x, sample_weight=0 * w)
     assert bnnumba.merge_moments(whole, nothing).count == whole.count
     assert type(bnnumba.merge_moments(whole, bnnumba.moments(p.x)).count) is float
+
+
+@KINDS
+@pytest.mark.parametrize("offset", [0.0, 1e6])
+def test_merging_keeps_all_digits(kind, offset):
+    """However they are split: mean and var of float64 data whose mean is a million deviations away."""
+    p = problem((400, 3), -1, np.float64, offset=offset)
+    given = weights_of(kind, (400, 3), -1)
+    parts = [slice(start, start + 40) for start in range(0, 400, 40)]
+    found = functools.reduce(
+        bnnumba.merge_moments,
+        (bnnumba.moments(p.x[part], **{kind: given[kind][part]}) for part in parts),
+    )
+    exact = oracle.batch_norm(p.x, None, None, -1, weights=given[kind].astype(float))
+    bounds.check_moments(np.float64, found, exact)
 
 
 def test_moving_statistics():

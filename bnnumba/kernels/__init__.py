@@ -6,7 +6,7 @@ has the same functions, gives the same bits, and uses Numba's threads. The signa
     moments(x) -> (mean, var)
     moments_into(x, mean, var)
     moments_and_rest_into(x, mean, var, rest)
-    weighted_moments_into(x, weights, mean, var) -> count
+    weighted_moments_into(x, weights, mean, var, rest=None) -> count
     pool_into(count_a, a, count_b, b, union)
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof), and update_moving_finite
     normalize(x, mean, var, gamma, beta, epsilon, y, residual=None, activation=None)

@@ -91,19 +91,21 @@ def moments_and_rest_into(x: Data, mean: FeatureResult, var: FeatureResult, rest
     _fill_moments(x, Results(mean, var, rest))
 
 
-def weighted_moments_into(x: Data, weights: Weights, mean: FeatureResult, var: FeatureResult) -> float:
+def weighted_moments_into(
+    x: Data, weights: Weights, mean: FeatureResult, var: FeatureResult, rest: FeatureResult | None = None
+) -> float:
     """Fill mean = sum(w*x)/count and var = sum(w*(x - mean)**2)/count, and return count = sum(w).
 
-    Where w is 0, x may be anything. With a count of 0, mean and var are 0.
+    Where w is 0, x may be anything. With a count of 0, mean and var are 0. rest is what rounding took from the mean.
     """
+    results = Results(mean, var, np.empty(mean.size) if rest is None else rest)
     total = sum_weights(weights)
     if x.size == 0 or total == 0.0:
-        mean[:], var[:] = 0.0, 0.0
+        results.mean[:], results.var[:], results.rest[:] = 0.0, 0.0, 0.0
         return total
     grid = make_weighted_grid(x.shape)
     sums = Sums(WeightedBatch(x, weights), grid, new_pivots(grid), new_partial(grid, x))
-    taken, results = weighted_samples(x, weights, total), Results(mean, var, np.empty(mean.size))
-    sum_moments(each_thread, thread_count(), sums, taken, signed(0), x.shape[1], results)
+    sum_moments(each_thread, thread_count(), sums, weighted_samples(x, weights, total), signed(0), x.shape[1], results)
     return total
 
 

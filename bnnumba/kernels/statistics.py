@@ -37,9 +37,10 @@ SAMPLES_32, FAR_32 = 1, 2.0**20
 
 
 class Samples(NamedTuple):
-    """The numbers of a few positions, and of values per feature, or the sum of the weights."""
+    """The numbers of a few positions, and their weights; and the number of values per feature, or of all weights."""
 
     positions: Array
+    weights: Array
     number: float
 
 
@@ -119,17 +120,30 @@ def samples(x: Array) -> Samples:
     """Choose a few positions, spread evenly over the data."""
     count = x.shape[0] * x.shape[2]
     taken = min(SAMPLES_64 if is_double(x) else SAMPLES_32, count)
-    return Samples(np.arange(taken) * count // taken, float(count))
+    return Samples(np.arange(taken) * count // taken, np.ones(taken), float(count))
 
 
 @helper
 def weighted_samples(x: Array, weights: Array, total: float) -> Samples:
-    """Choose the same, but each the next that has a weight; there must be one. total: the sum of all weights."""
-    positions, inner = samples(x).positions, x.shape[2]
-    for k in range(positions.size):
-        while weights[positions[k] // inner, 0, positions[k] % inner] == 0.0:
-            positions[k] = (positions[k] + 1) % weights.size
-    return Samples(positions, total)
+    """Choose of as many parts of the data the positions of most weight, that of the most in all first.
+
+    So (pivot - mean)**2 <= var * the number of positions, whatever lies where next to nothing counts. total: the sum of
+    all weights.
+    """
+    positions, most, _ = samples(x)
+    taken, first = positions.size, 0
+    for k in range(taken):
+        end = positions[k + 1] if k + 1 < taken else weights.size
+        most[k] = 0.0
+        for position in range(positions[k], end):
+            weight = element(weights, position)
+            if weight > most[k]:
+                positions[k], most[k] = position, weight
+        if most[k] > most[first]:
+            first = k
+    positions[0], positions[first] = positions[first], positions[0]
+    most[0], most[first] = most[first], most[0]
+    return Samples(positions, most, total)
 
 
 @inlined
@@ -138,7 +152,7 @@ def sum_moments(
 ) -> None:
     """Fill the moments of the features first..last; sum twice, where the pivot turns out to be far from the mean."""
     x, grid, pivot = sums.inputs.x, sums.grid, np.empty(sums.grid.feature)
-    _sample_means(x, taken.positions, first, last, pivot, results.rest)
+    _sample_means(x, taken, first, last, pivot, results.rest)
     for _ in range(2):
         row = sums.centres[0]
         for f in range(first, last):
@@ -150,22 +164,23 @@ def sum_moments(
 
 
 @helper
-def _sample_means(x: Array, positions: Array, first: int, last: int, pivot: Array, rest: Array) -> None:
-    """Put in `pivot` a value near each feature's mean: the mean of the elements at some positions.
+def _sample_means(x: Array, taken: Samples, first: int, last: int, pivot: Array, rest: Array) -> None:
+    """Put in `pivot` a value near each feature's mean: the mean of the samples.
 
     It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
     """
     _, feature, inner = x.shape
-    for k in range(positions.size):
-        o, i = divmod(positions[k], inner)
+    for k in range(taken.positions.size):
+        o, i = divmod(taken.positions[k], inner)
+        weight = taken.weights[k]
         for f in range(first, last):
-            value = element(x, (o * feature + f) * inner + i)
             if k == 0:
-                pivot[f], rest[f] = value, 0.0
-            else:
-                rest[f] += value - pivot[f]
+                pivot[f], rest[f] = element(x, (o * feature + f) * inner + i), 0.0
+            elif weight != 0.0:
+                rest[f] += weight * (element(x, (o * feature + f) * inner + i) - pivot[f])
+    weights = taken.weights.sum()
     for f in range(first, last):
-        pivot[f] += rest[f] / positions.size
+        pivot[f] += rest[f] / weights
 
 
 @helper

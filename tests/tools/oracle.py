@@ -85,7 +85,7 @@ def moments(x, feature_axis=-1, weights=None):
 
 
 def _weighted_moments(x, feature_axis, weights):
-    """By the positions that have a weight, taken out of the data one by one."""
+    """By the positions that have a weight, taken out of the data one by one; about one that has the most."""
     kept = kept_axes(x.ndim, feature_axis)
     rows = np.moveaxis(x, kept, range(-len(kept), 0)) if kept else x
     shape = feature_shape(x.shape, feature_axis)
@@ -94,10 +94,11 @@ def _weighted_moments(x, feature_axis, weights):
     w = w[w != 0][:, None]
     if not w.size:
         return along(np.zeros(shape), x.shape, feature_axis), along(np.zeros(shape), x.shape, feature_axis)
-    d = rows - rows[0]
+    heaviest = rows[np.argmax(w)]
+    d = rows - heaviest
     mean = (w * d).sum(axis=0) / w.sum()
     var = (w * (d - mean) ** 2).sum(axis=0) / w.sum()
-    return tuple(along(each.reshape(shape), x.shape, feature_axis) for each in (rows[0] + mean, var))
+    return tuple(along(each.reshape(shape), x.shape, feature_axis) for each in (heaviest + mean, var))
 
 
 def reciprocal_std(var, epsilon):
