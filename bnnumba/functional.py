@@ -6,11 +6,11 @@ from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
-from bnnumba import axes, checks, forms, weighted
+from bnnumba import axes, checks, forms, outputs, weighted
 from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.activations import Activation, activation_of
 from bnnumba.kernels import coefficients, serial
-from bnnumba.outputs import apart, no_output, output
+from bnnumba.outputs import apart, apart_or_same, no_output, output
 from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
 from bnnumba.weighted import weights_of
@@ -420,6 +420,7 @@ def update_moving(
     Parameters
     ----------
     moving_mean, moving_var : writeable float32 or float64 arrays of the feature shape
+        They share no memory with each other and with moments, unless one is exactly moments.mean or moments.var.
     moments : Moments
         With count = 0 nothing changes.
     momentum : real number in [0, 1]
@@ -440,10 +441,11 @@ def update_moving(
     momentum, ddof, shape = checks.momentum(momentum), checks.ddof(ddof), moments.mean.shape
     skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
     checks.no_ddof(ddof, not hasattr(moments.count, "__index__"))
-    moving_mean = checks.moving("moving_mean", moving_mean, shape)
-    moving_var = checks.moving("moving_var", moving_var, shape)
-    apart("moving_mean", moving_mean, [("moving_var", moving_var), ("moments.var", moments.var)])
+    moving_mean, moving_var = outputs.moving(shape, moving_mean=moving_mean, moving_var=moving_var)
+    apart("moving_mean", moving_mean, [("moments.var", moments.var)])
     apart("moving_var", moving_var, [("moments.mean", moments.mean)])
+    apart_or_same("moving_mean", moving_mean, "moments.mean", moments.mean)
+    apart_or_same("moving_var", moving_var, "moments.var", moments.var)
     move(moving_mean, moving_var, moments, momentum, ddof, skip_nonfinite)
 
 

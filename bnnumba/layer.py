@@ -14,6 +14,7 @@ from bnnumba.activations import Activation, text_of
 from bnnumba.building import Initializer
 from bnnumba.exchange import Exchanged
 from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, move, normalize
+from bnnumba.outputs import moving
 from bnnumba.pooling import Moments
 from bnnumba.renorm import Correction, Statistics, clipping, correction_of, update
 from bnnumba.state import NONE_YET
@@ -276,8 +277,8 @@ class BatchNormalization(Exchanged, Stored):
     def _train(
         self, x: Array, feature_shape: tuple[int, ...], residual: Array | None, weights: dict[str, Any]
     ) -> Array:
-        moving_mean = checks.moving("moving_mean", self.moving_mean, feature_shape)
-        moving_variance = checks.moving("moving_variance", self.moving_variance, feature_shape)
+        given = {"moving_mean": self.moving_mean, "moving_variance": self.moving_variance}
+        moving_mean, moving_variance = moving(feature_shape, **given)
         y, batch = self._batch_norm(x, residual, weights)
         move(moving_mean, moving_variance, batch, self._momentum(), self.ddof, self.skip_nonfinite)
         self.batches_seen += batch.count > 0
@@ -287,7 +288,7 @@ class BatchNormalization(Exchanged, Stored):
     def _renormalize(
         self, x: Array, feature_shape: tuple[int, ...], residual: Array | None, weights: dict[str, Any]
     ) -> Array:
-        statistics = Statistics(*(checks.moving(n, getattr(self, n), feature_shape) for n in Statistics._fields))
+        statistics = Statistics(*moving(feature_shape, **{name: getattr(self, name) for name in Statistics._fields}))
         batch = self._moments(x, weights)
         correction = correction_of(batch, statistics, self.epsilon, self._clipping)
         y = self._normalize(

@@ -23,9 +23,16 @@ def output(out: Any, x: Array, data_inputs: dict[str, Array], other_inputs: Othe
         raise ValueError("out must be writeable, got a read-only array")
     apart("out", array, other_inputs.items())
     for name, other in data_inputs.items():
-        if other is not array and _may_overlap(array, other) and not _same(array, other):
-            apart("out", array, [(f"{name}, unless it is exactly {name}", other)])
+        apart_or_same("out", array, name, other)
     return array
+
+
+def moving(shape: tuple[int, ...], **given: Any) -> list[Array]:
+    """Statistics that are moved, by name: writeable arrays of the feature shape that share no memory."""
+    arrays = {name: checks.moving(name, value, shape) for name, value in given.items()}
+    for name, array in arrays.items():
+        apart(name, array, [(other, arrays[other]) for other in arrays if other != name])
+    return list(arrays.values())
 
 
 def no_output(out: object) -> None:
@@ -41,6 +48,12 @@ def apart(name: str, array: Array, inputs: Iterable[tuple[str, npt.NDArray[Any] 
     for other_name, other in inputs:
         if other is not None and _may_overlap(array, other) and _overlap(array, other):
             raise ValueError(f"{name} must share no memory with {other_name}")
+
+
+def apart_or_same(name: str, array: Array, other_name: str, other: Array) -> None:
+    """Refuse an array to be written that shares memory with another, which is read, unless it is exactly that."""
+    if other is not array and _may_overlap(array, other) and not _same(array, other):
+        apart(name, array, [(f"{other_name}, unless it is exactly {other_name}", other)])
 
 
 def _overlaps_itself(array: Array) -> bool:

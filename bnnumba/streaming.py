@@ -22,7 +22,8 @@ def population_moments(
     Parameters
     ----------
     batches : iterable of arrays, of one feature shape
-        A list, a generator, a data loader: taken one by one. Only the batch at hand is held.
+        A list, a generator, a data loader: taken one by one. Only the batch at hand is held. One array x is refused:
+        [x] has one batch.
     feature_axis : int or tuple of ints
         The axes that are kept, as for `moments`; batches may differ in all others.
     progress : bool
@@ -79,6 +80,9 @@ def _advancing(progress: bool, batches: Iterable[Array]) -> Iterator[Callable[[]
 
 
 def _iterable(batches: Any) -> Iterable[Array]:
+    if hasattr(batches, "__array__"):  # its first axis might be taken for the batches
+        given = f"{type(batches).__name__} of shape {getattr(batches, 'shape', 'unknown')}"
+        raise TypeError(f"batches must be an iterable of arrays, got one {given}: give [x], or use moments(x)")
     if isinstance(batches, str | bytes) or not hasattr(batches, "__iter__"):
         raise TypeError(f"batches must be an iterable of arrays, got {checks.described(batches)}")
     return batches  # type: ignore[no-any-return]

@@ -41,6 +41,34 @@ def test_moving_statistics_of_a_batch_of_one_or_none(ddof):
     assert (var == 4.0).all()  # a variance of 0, times 1/max(0, 1)
 
 
+def test_arrays_that_share_memory_are_refused():
+    """In part: what is read would have moved already. Exactly the same, each element is read before it moves."""
+    memory, other = np.arange(6.0), np.ones(5)
+    late, early = memory[1:], memory[:5]
+    for mean, var, moments in (
+        (late, other, bnnumba.Moments(early, np.ones(5), 3)),
+        (other, late, bnnumba.Moments(np.ones(5), early, 3)),
+        (other, late, bnnumba.Moments(early, np.ones(5), 3)),
+        (late, other, bnnumba.Moments(np.ones(5), early, 3)),
+        (late, early, bnnumba.Moments(np.ones(5), np.ones(5), 3)),
+    ):
+        with pytest.raises(ValueError, match=r"moving_(mean|var) must share no memory with "):
+            bnnumba.update_moving(mean, var, moments, 0.5)
+    assert list(memory) == list(range(6))
+    bnnumba.update_moving(late, other, bnnumba.Moments(late, np.ones(5), 3), 0.5)
+    assert list(memory) == list(range(6))
+
+
+@pytest.mark.parametrize("renorm", [False, True])
+def test_a_layers_arrays_that_share_memory_are_refused(renorm):
+    layer, memory = bnnumba.BatchNormalization(renorm=renorm), np.ones(4)
+    layer.build((None, 3))
+    layer.moving_mean, layer.moving_variance = memory[:3], memory[1:]
+    with pytest.raises(ValueError, match="moving_mean must share no memory with moving_variance"):
+        layer(np.ones((5, 3)), training=True)
+    assert (memory == 1).all()
+
+
 def test_moving_arrays_of_any_strides_and_byte_order():
     moments = bnnumba.moments(problem((9, 2, 3), (1, 2)).x, (1, 2))
     expected = np.zeros((2, 3))

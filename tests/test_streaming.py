@@ -93,6 +93,16 @@ def test_bad_batches(batches, error, words):
             call(batches)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_one_array_is_no_list_of_batches(dtype):
+    """It would be read as batches along its first axis: of other features, and other counts."""
+    x = np.ones((4, 3, 2), dtype)
+    for call in (bnnumba.population_moments, BatchNormalization().recompute_moving):
+        with pytest.raises(TypeError, match=r"got one ndarray of shape \(4, 3, 2\): give \[x\], or use moments\(x\)"):
+            call(x)
+    assert bnnumba.population_moments([x]).count == 12
+
+
 def test_other_bad_arguments():
     with pytest.raises(ValueError, match="feature_axis 2 is out of bounds"):
         bnnumba.population_moments([np.ones((2, 3))], 2)
