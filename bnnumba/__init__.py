@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bnnumba import activations as activations
 from bnnumba import kernels as kernels
 from bnnumba.buffers import recycle_buffers
-from bnnumba.folding import fold_into_conv, fold_into_dense
+from bnnumba.folding import fold, fold_into_conv, fold_into_dense
 from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, normalize, update_moving
 from bnnumba.layer import BatchNormalization
 from bnnumba.pooling import Moments, merge_moments
@@ -39,6 +39,7 @@ __all__ = [
     "batch_norm",
     "batch_norm_backward",
     "batch_norm_double_backward",
+    "fold",
     "fold_into_conv",
     "fold_into_dense",
     "merge_moments",

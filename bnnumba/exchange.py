@@ -128,7 +128,7 @@ def _from_torch(source: Any, epsilon: float, momentum: float | None, axis: int |
         _check_running_statistics(source)
     _check_keys(source, ("running_mean", "running_var"), ("weight", "bias", COUNT))
     kept = None if momentum is None else 1 - checks.momentum(momentum)
-    batches_seen = checks.batches(COUNT, _array(source.get(COUNT, 0)))
+    batches_seen = checks.batches(COUNT, as_array(source.get(COUNT, 0)))
     config = {"axis": axis, "epsilon": epsilon, "momentum": kept, "ddof": 1, "activation": activation}
     return _state(source, TORCH_NAMES, config)._replace(trainable=trainable, batches_seen=batches_seen)
 
@@ -170,7 +170,7 @@ def _from_onnx(node: Any, initializers: Any) -> State:
 
 def _state(given: Mapping[str, Any], names: dict[str, str], config: dict[str, Any]) -> State:
     """The state of a layer with these weights; it is float64 where the first of them is."""
-    arrays = {ours: _array(given[theirs]) for ours, theirs in names.items() if theirs in given}
+    arrays = {ours: as_array(given[theirs]) for ours, theirs in names.items() if theirs in given}
     shape = _vector(names["moving_mean"], arrays["moving_mean"]).shape
     arrays = {ours: checks.features(names[ours], array, shape) for ours, array in arrays.items()}
     dtype = "float64" if next(iter(arrays.values())).dtype.char == "d" else "float32"
@@ -179,8 +179,8 @@ def _state(given: Mapping[str, Any], names: dict[str, str], config: dict[str, An
     return State({**config, "center": "beta" in weights, "scale": "gamma" in weights, "dtype": dtype}, shape, weights)
 
 
-def _array(value: Any) -> Any:
-    """What holds an array as an array; anything else as it is."""
+def as_array(value: Any) -> Any:
+    """Return what holds an array, of whatever library, as an array of NumPy's; anything else as it is."""
     if hasattr(value, "detach"):  # PyTorch's
         value = value.detach().cpu()
         if value.is_floating_point() and value.element_size() < 4:  # PyTorch gives NumPy no bfloat16

@@ -1,5 +1,6 @@
 """Folded weights: the linear layer alone gives what it and the normalization gave together."""
 
+import copy
 import re
 
 import numpy as np
@@ -91,6 +92,88 @@ def test_the_real_convolution():
     np.testing.assert_allclose(shift, expected.bias.detach().numpy(), rtol=1e-13)
 
 
+def torch_layers(torch):
+    """Of every class, with groups where there are some, and as many inputs as outputs, so that axes can be mixed up."""
+    nn = torch.nn
+    for n in (1, 2, 3):
+        conv, transposed = getattr(nn, f"Conv{n}d"), getattr(nn, f"ConvTranspose{n}d")
+        for groups in (1, 2, 4):
+            yield conv(4, 4, 3, groups=groups, padding=1), n
+            yield transposed(4, 4, 3, groups=groups, bias=False), n
+        yield conv(4, 8, 3, groups=4), n
+        yield transposed(4, 8, 2, groups=2, stride=2), n
+    yield nn.Linear(4, 4), 0
+
+
+def test_every_layer_of_pytorch():
+    torch = pytest.importorskip("torch")
+    generator = torch.Generator().manual_seed(0)
+    for module, axes in torch_layers(torch):
+        x = torch.randn((2, 4, *(5,) * axes), generator=generator, dtype=torch.float64)
+        y = module.double()(x)
+        norm = getattr(torch.nn, f"BatchNorm{max(axes, 1)}d")(y.shape[1]).double().eval()
+        with torch.no_grad():
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                tensor.uniform_(0.5, 2.0, generator=generator)
+            expected = norm(y)
+            for given in (norm, BatchNormalization.from_torch(norm)):
+                weights, bias = (torch.from_numpy(array) for array in bnnumba.fold(module, given))
+                assert weights.shape == module.weight.shape
+                folded = copy.deepcopy(module)
+                folded.load_state_dict(
+                    {"weight": weights} if module.bias is None else {"weight": weights, "bias": bias}
+                )
+                offset = bias.reshape(-1, *(1,) * axes) if module.bias is None else 0
+                torch.testing.assert_close(folded(x) + offset, expected)
+
+
+def keras_layers(layers):
+    for n in (1, 2, 3):
+        yield getattr(layers, f"Conv{n}D")(4, 3, padding="same"), n
+        yield getattr(layers, f"Conv{n}D")(4, 3, groups=1, use_bias=False), n
+        yield getattr(layers, f"Conv{n}DTranspose")(4, 3, strides=2), n
+    for n in (1, 2):
+        yield getattr(layers, f"DepthwiseConv{n}D")(3, depth_multiplier=1), n
+        yield getattr(layers, f"DepthwiseConv{n}D")(3, depth_multiplier=2), n
+        yield getattr(layers, f"SeparableConv{n}D")(4, 3, depth_multiplier=2), n
+    yield layers.Dense(4), 0
+
+
+def test_every_layer_of_keras():
+    keras = pytest.importorskip("keras")
+    rng = np.random.default_rng(0)
+    for layer, axes in keras_layers(keras.layers):
+        x = rng.normal(size=(2, *(6,) * axes, 4)).astype(np.float32)
+        norm = keras.layers.BatchNormalization()
+        norm(layer(x))
+        norm.set_weights([rng.uniform(0.5, 2, weight.shape) for weight in norm.get_weights()])
+        expected = np.asarray(norm(layer(x)))
+        weights, bias = bnnumba.fold(layer, norm)
+        (layer.pointwise_kernel if hasattr(layer, "pointwise_kernel") else layer.kernel).assign(weights)
+        if layer.use_bias:
+            layer.bias.assign(bias)
+            bias = 0
+        np.testing.assert_allclose(np.asarray(layer(x)) + bias, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_that_fold_does_not_know():
+    torch = pytest.importorskip("torch")
+
+    class Padded(torch.nn.Conv2d):
+        """What computes something else, perhaps."""
+
+    for other in (Padded(3, OUTPUTS, 1), torch.nn.Bilinear(2, 2, OUTPUTS), "Linear", None):
+        with pytest.raises(TypeError, match="before must be a layer of PyTorch or Keras"):
+            bnnumba.fold(other, layer_of())
+    with pytest.raises(TypeError, match="source must be a BatchNorm module"):
+        bnnumba.fold(torch.nn.Linear(4, OUTPUTS), torch.nn.Linear(4, OUTPUTS))
+    keras = pytest.importorskip("keras")
+    rectified = keras.layers.Dense(OUTPUTS, activation="relu")
+    rectified.build((None, 4))
+    with pytest.raises(ValueError, match=r"before must have no activation.*got relu"):
+        bnnumba.fold(rectified, layer_of())
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout):
     layer = layer_of()
@@ -147,9 +230,14 @@ BOTH = {
 DENSE = {"weights": [(np.ones((1, INPUTS, OUTPUTS)), ValueError, r"\(inputs, outputs\), got \(1, 5, 3\)")]}
 CONV = {
     "output_axis": [
-        *((value, TypeError, f"int, got.*{re.escape(repr(value))}") for value in (1.0, None, "1", True, (1,))),
+        *((value, TypeError, f"int.*got.*{re.escape(repr(value))}") for value in (1.0, None, "1", True)),
+        ((1, 1), ValueError, "repeat"), ((0, 1), ValueError, "3 outputs.*got 15"),
         (2, np.exceptions.AxisError, "2 is out of bounds for an array with 2 axes"),
         (-3, np.exceptions.AxisError, "-3 is out of bounds"), (0, ValueError, "3 outputs.*got 5"),
+    ],
+    "groups": [
+        (0, ValueError, ">= 1"), (2, ValueError, "divide the 5 inputs, got 2"), (5, ValueError, "3 outputs.*got 15"),
+        (1.0, TypeError, "int"),
     ],
 }  # fmt: skip
 CASES = [
@@ -169,7 +257,7 @@ def test_refused(function, name, given, error, words):
     function(**arguments)
     with pytest.raises(error, match=words) as caught:
         function(**{**arguments, name: given})
-    assert re.search("weights|bias|layer|output_axis", str(caught.value))
+    assert re.search("weights|bias|layer|output_axis|groups", str(caught.value))
 
 
 @pytest.mark.parametrize(("axis", "shape"), [((1, 2), (None, 3, 4)), ((), (3,))])
