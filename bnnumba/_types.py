@@ -1,5 +1,6 @@
 """Type aliases that several modules share."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,4 +26,5 @@ Act = Any  # an instance of a class in `activations`
 Vector = Array  # LANES numbers, see `kernels.simd`
 Term = tuple[Vector, Vector, Vector, Vector]  # a, b, and behind each what rounding took from it
 Totals = tuple[Vector, Vector, Vector, Vector]  # the sums of a and of a*b, and the excess of each
-Coefficients = tuple[Vector, Vector, Vector, Vector, Vector, Vector]  # mean_hi, power, scale, offset, a, b; or a pivot
+Coefficients = tuple[Vector, ...]  # some of x_power, mean_hi, power, scale, offset, a, b, dy_power, factor; or a pivot
+Take = Callable[[Array, int, int, int], Vector]  # of coefficients a row's n numbers for a place

@@ -138,3 +138,91 @@ def test_variance_is_never_negative(shape, feature_axis, dtype):
         moments = bnnumba.moments(x, feature_axis)
         assert (moments.var >= 0).all()
         bounds.check_moments(dtype, moments, oracle.batch_norm(x, None, None, feature_axis))
+
+
+# ---- dy, gamma and epsilon as large and as small as their dtypes allow
+
+SIZES = {np.float32: (1e-44, 1e-42, 1e-39, 1e-30, 1e30, 1e37, 6e37), np.float64: (1e-295, 1e-200, 1e200, 1e305)}
+EXTREMES = [(dtype, size) for dtype, sizes in SIZES.items() for size in sizes]
+
+
+def check_step(p, axis, epsilon, activation=None):
+    """Every result of training and inference is within its bounds."""
+    dtype = p.x.dtype
+    y, moments = bnnumba.batch_norm(p.x, p.gamma, p.beta, axis, epsilon=epsilon, activation=activation)
+    exact = oracle.batch_norm(p.x, p.gamma, p.beta, axis, epsilon)
+    bounds.check_moments(dtype, moments, exact)
+    bounds.check_fused_y(dtype, y, exact, activation, None)
+    options = {"epsilon": epsilon, "activation": activation, "y": y}
+    dy = oracle.behind(p.dy, y, activation)
+    for frozen in (False, True):
+        found = bnnumba.batch_norm_backward(p.dy, p.x, *moments[:2], p.gamma, axis, frozen=frozen, **options)
+        exact = oracle.backward(dy, p.x, *moments[:2], p.gamma, axis, epsilon, frozen)
+        bounds.check_gradients(dtype, found, exact, frozen)
+        sums = bnnumba.batch_norm_backward(p.dy, p.x, *moments[:2], None, axis, needs_dx=False, **options)
+        assert same_bits(sums.dgamma, found.dgamma)
+
+
+@LAYOUT
+@pytest.mark.parametrize("rstd", [1e-12, 1.0, 1e12])
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize(("dtype", "size"), EXTREMES)
+def test_dy_of_any_size(dtype, size, activation, rstd, shape, feature_axis):
+    """Its sums are exact, and dx too wherever it is a number of its dtype."""
+    p = problem(shape, feature_axis, dtype, scale=1 / rstd)
+    dy = (np.clip(p.dy, -2.5, 2.5).astype(np.longdouble) * size).astype(dtype)
+    check_step(p._replace(dy=dy), feature_axis, 0.0, activation)
+
+
+@LAYOUT
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_dy_of_many_sizes_at_once(dtype, shape, feature_axis):
+    """One value as large as can be, most of them tiny; and one feature where all are 0."""
+    p = problem(shape, feature_axis, dtype)
+    dy = (p.dy * 1e-40).astype(dtype)
+    dy[0, 0] = np.finfo(dtype).max / 1e3
+    dy[:, 1] = 0
+    check_step(p._replace(dy=dy), feature_axis, 1e-3)
+
+
+@LAYOUT
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(np.float32, 1e38), (np.float32, 1e-44), (np.float64, 1e307), (np.float64, 1e-322)]
+)
+def test_gamma_of_any_size(dtype, size, shape, feature_axis):
+    p = problem(shape, feature_axis, dtype)
+    gamma = (p.gamma.astype(np.longdouble) * size).astype(float)
+    check_step(p._replace(gamma=gamma, dy=p.dy / dtype(1e3)), feature_axis, 1e-3)
+    check_step(p._replace(gamma=gamma, dy=p.dy / dtype(1e3)), feature_axis, 1e-3, "relu")
+
+
+@DTYPES
+@LAYOUT
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("value", CONSTANTS)
+def test_the_largest_gamma_leaves_beta(value, sign, shape, feature_axis, dtype):
+    """Equal values, and one value alone: y is exactly beta, dx 0."""
+    p = problem(shape, feature_axis, dtype)
+    gamma = np.full(p.gamma.shape, sign * float(np.finfo(dtype).max) * 0.6)
+    for epsilon in (0.0, 1e-3):
+        check_is_beta(np.full(shape, value, dtype), gamma, p.beta, feature_axis, epsilon)
+        one = np.full([1 if a != feature_axis else size for a, size in enumerate(shape)], value, dtype)
+        check_is_beta(one, gamma, p.beta, feature_axis, epsilon)
+
+
+@LAYOUT
+def test_gamma_of_zero_leaves_beta(shape, feature_axis):
+    """Where x_hat is beyond float32, too."""
+    p = problem(shape, feature_axis, scale=1e30)
+    mean, var = np.zeros(p.gamma.shape), np.full(p.gamma.shape, 1e-30)
+    y = bnnumba.normalize(p.x, mean, var, 0 * p.gamma, p.beta, feature_axis, epsilon=0)
+    assert (y == oracle.along(p.beta, shape, feature_axis).astype(np.float32)).all()
+    gamma = 1e-40 * p.gamma
+    y = bnnumba.normalize(p.x, mean, var, gamma, p.beta, feature_axis, epsilon=0)
+    bounds.check_y(np.float32, y, oracle.normalize(p.x, mean, var, gamma, p.beta, feature_axis, 0))
+
+
+@LAYOUT
+@pytest.mark.parametrize(("scale", "epsilon"), [(1e-35, 1e30), (1e-30, 1e3), (1e-38, 1e-3), (1.0, 1e300)])
+def test_an_epsilon_far_beyond_the_variance(scale, epsilon, shape, feature_axis):
+    check_step(problem(shape, feature_axis, scale=scale), feature_axis, epsilon)

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Coefficients
+from bnnumba._types import Array, Coefficients, Vector
+from bnnumba.kernels.formulas import own_of
 from bnnumba.kernels.grid import Grid, Region, quarter
 from bnnumba.kernels.simd import LANES, is_double, load
 from bnnumba.kernels.stores import Sweep, lead, put, values
@@ -32,15 +33,15 @@ def add_region(inputs: Any, grid: Grid, region: Region, centres: Array, sums: Ar
         for r in range(rows):
             i, step = (region.row + r) * columns + start, apart * columns
             for c in range(tile, full, LANES):
-                _add_rows(inputs, i + c, step, LANES, _of_columns(centres, start + c, LANES), sums, place + c)
+                _add_rows(inputs, i + c, step, LANES, _of_columns(inputs, centres, start + c, LANES), sums, place + c)
             if full < end:
                 n = end - full
-                _add_rows(inputs, i + full, step, n, _of_columns(centres, start + full, n), sums, place + full)
+                _add_rows(inputs, i + full, step, n, _of_columns(inputs, centres, start + full, n), sums, place + full)
         for r in range(rest, region.row_end):
             i = r * columns + start
             for c in range(tile, min(end, x.size - i), LANES):  # the last row may be short
                 n = min(LANES, min(end, x.size - i) - c)
-                own, j = _of_columns(centres, start + c, n), place + c
+                own, j = _of_columns(inputs, centres, start + c, n), place + c
                 put_sums(sums, j, n, add_1(inputs, i + c, n, own, get_sums(sums, j, n, x)), x)
 
 
@@ -75,7 +76,7 @@ def fill(sweep: Sweep, grid: Grid, i: int, end: int) -> None:
     columns, out = grid.columns, sweep.out
     n = lead(sweep, i, end)
     if n:
-        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.coefficients, i % columns, n)))
+        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.inputs, sweep.coefficients, i % columns, n)))
         i += n
     apart = _quarter_size(columns, end - i, out.itemsize)
     if apart > 0:
@@ -85,7 +86,7 @@ def fill(sweep: Sweep, grid: Grid, i: int, end: int) -> None:
     n = (end - i) % LANES
     if n:
         i = end - n
-        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.coefficients, i % columns, n)))
+        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.inputs, sweep.coefficients, i % columns, n)))
 
 
 @helper
@@ -109,7 +110,7 @@ def _fill_vectors(fill_at: Callable[..., None], sweep: Sweep, columns: int, i: i
     while i + LANES <= end:
         if c >= columns:  # the coefficients after a row's last are those of its first again
             c -= columns
-        fill_at(sweep, i, apart, _of_columns(sweep.coefficients, c, LANES))
+        fill_at(sweep, i, apart, _of_columns(sweep.inputs, sweep.coefficients, c, LANES))
         i, c = i + LANES, c + LANES
 
 
@@ -130,13 +131,12 @@ def _fill_4(sweep: Sweep, i: int, apart: int, own: Coefficients) -> None:
 
 
 @loop
-def _of_columns(coefficients: Array, c: int, n: int) -> Coefficients:
-    width = coefficients.shape[1]
-    return (
-        load(coefficients, c, n),
-        load(coefficients, width + c, n),
-        load(coefficients, 2 * width + c, n),
-        load(coefficients, 3 * width + c, n),
-        load(coefficients, 4 * width + c, n),
-        load(coefficients, 5 * width + c, n),
-    )
+def _of_columns(inputs: Any, coefficients: Array, c: int, n: int) -> Coefficients:
+    own: Coefficients = own_of(inputs, _of_row, coefficients, c, n)
+    return own
+
+
+@loop
+def _of_row(coefficients: Array, row: int, c: int, n: int) -> Vector:
+    result: Vector = load(coefficients, row * coefficients.shape[1] + c, n)
+    return result

@@ -3,7 +3,8 @@
 from typing import Any
 
 from bnnumba._jit import helper, loop
-from bnnumba._types import Array, Coefficients
+from bnnumba._types import Array, Coefficients, Vector
+from bnnumba.kernels.formulas import own_of
 from bnnumba.kernels.grid import Grid, Region
 from bnnumba.kernels.simd import LANES, is_double, join, splat
 from bnnumba.kernels.stores import Sweep, lead, put, values
@@ -29,7 +30,7 @@ def add_region(inputs: Any, grid: Grid, region: Region, ahead: int, centres: Arr
     for o in range(region.row, region.row_end):
         for f in range(region.first, region.last):
             j = place + (f - region.first) * LANES
-            own, totals = _of_feature(centres, f), get_sums(sums, j, LANES, x)
+            own, totals = of_feature(inputs, centres, f), get_sums(sums, j, LANES, x)
             i = (o * grid.feature + f) * grid.inner + region.column
             end = i + length
             while i + 4 * LANES <= end:
@@ -62,13 +63,13 @@ def fill(sweep: Sweep, grid: Grid, i: int, end: int, ahead: int) -> None:
     """
     inputs = sweep.inputs
     f, stop = (i // grid.inner) % grid.feature, (i // grid.inner + 1) * grid.inner
-    own = _of_feature(sweep.coefficients, f)
+    own = of_feature(inputs, sweep.coefficients, f)
     n = lead(sweep, i, end) or min(LANES, end - i)
     while i < end:
         result = values(inputs, i, n, ahead, own)
         if i + n > stop:
             f = f + 1 if f + 1 < grid.feature else 0
-            own = _of_feature(sweep.coefficients, f)
+            own = of_feature(inputs, sweep.coefficients, f)
             result = join(result, values(inputs, i, n, ahead, own), stop - i)
             stop += grid.inner
         put(sweep, i, n, result)
@@ -81,12 +82,13 @@ def fill(sweep: Sweep, grid: Grid, i: int, end: int, ahead: int) -> None:
 
 
 @loop
-def _of_feature(coefficients: Array, f: int) -> Coefficients:
-    return (
-        splat(coefficients[0, f]),
-        splat(coefficients[1, f]),
-        splat(coefficients[2, f]),
-        splat(coefficients[3, f]),
-        splat(coefficients[4, f]),
-        splat(coefficients[5, f]),
-    )
+def of_feature(inputs: Any, coefficients: Array, f: int) -> Coefficients:
+    """Return a feature's coefficients; by column, those of a column."""
+    own: Coefficients = own_of(inputs, _of_row, coefficients, f, LANES)
+    return own
+
+
+@loop
+def _of_row(coefficients: Array, row: int, f: int, n: int) -> Vector:  # noqa: ARG001  # as by column
+    result: Vector = splat(coefficients[row, f])
+    return result

@@ -1,13 +1,30 @@
 """Coefficients of features, from float64, in the data's dtype: a row of each kind, an element for each feature.
 
-Rows: mean_hi, power, scale, offset, a, b. LANES features are computed at once.
+Rows: x_power, mean_hi, power, scale, offset, a, b, dy_power, factor. LANES features are computed at once. What has
+`power` in its name is a power of two.
 """
 
 from typing import Any, NamedTuple
 
 from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.simd import LANES, binade, choose, double, equal, is_double, less, load, narrow, splat, sqrt, store
+from bnnumba.kernels.simd import (
+    LANES,
+    any_lane,
+    binade,
+    choose,
+    double,
+    equal,
+    is_double,
+    less,
+    load,
+    narrow,
+    splat,
+    sqrt,
+    store,
+)
+
+ROWS = 9
 
 
 class Statistics(NamedTuple):
@@ -34,34 +51,63 @@ def reciprocal_std(var: Vector, epsilon: float) -> Vector:
 
 
 @loop
-def power_of_two(value: Vector, like: Array) -> Vector:
-    """Return the power of two in |value|'s binade, where the data's dtype and its reciprocal are normal numbers.
-
-    Data is scaled by it, exactly, before a rounded coefficient meets it: gamma*rstd alone may be subnormal or infinite
-    in float32, as for data near 1e37 or 1e-40.
-    """
-    least, most = (2.0**-1022, 2.0**1022) if is_double(like) else (2.0**-126, 2.0**126)
+def within(least: float, value: Vector, most: float) -> Vector:
+    """Return the power of two in |value|'s binade, but none beyond these two."""
     power, low, high = binade(value), splat(least), splat(most)
     power = choose(less(power, low), low, power)
     return choose(less(high, power), high, power)
 
 
 @loop
-def _put(out: Array, row: int, f: int, n: int, values: Vector) -> None:
+def x_power(var: Vector, rstd: Vector, epsilon: float, like: Array) -> Vector:
+    """Return a power of two near x_hat/(x - mean), for sums: data near 1e37 or 1e-40 is scaled by it, exactly.
+
+    Where epsilon is far beyond var, it is near 1/sqrt(var), so that no product is too small for the data's dtype.
+    """
+    hidden = less(var * splat(2.0**60), splat(epsilon))
+    if any_lane(hidden):
+        std = sqrt(var)
+        rstd = choose(hidden, choose(equal(std, splat(0.0)), rstd, splat(1.0) / std), rstd)
+    if is_double(like):
+        return within(2.0**-1022, rstd, 2.0**1022)
+    return within(2.0**-126, rstd, 2.0**126)
+
+
+@loop
+def out_power(value: Vector, like: Array) -> Vector:
+    """Return a power of two for data*power*(value/power): of which no part is beyond the dtype unless the result is.
+
+    It is 1 for ordinary values below 1.
+    """
+    small, large = (2.0**-900, 2.0**1022) if is_double(like) else (2.0**-100, 2.0**126)
+    power, one = within(0.0, value, large), splat(1.0)
+    below = choose(less(power, splat(small)), splat(small), one)
+    return choose(less(power, one), below, power)
+
+
+@loop
+def put(out: Array, row: int, f: int, n: int, values: Vector) -> None:
+    """Store n features' coefficients in a row."""
     store(out, row * out.shape[1] + f, n, narrow(values, out))
 
 
 @helper
 def put_centres(beta: Array | None, statistics: Statistics, first: int, last: int, out: Array) -> None:
-    """Fill mean_hi and power; and scale and offset, where there is a beta to make y again by."""
-    if beta is not None:
-        put_forward(statistics, first, last, out)
-        return
-    mean, var = statistics.mean, statistics.var
+    """Fill x_power and mean_hi; and the rows of `put_forward`, where there is a beta to make y again by."""
+    mean, var, epsilon = statistics.mean, statistics.var, statistics.epsilon
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
-        _put(out, 0, f, n, load(mean, f, n))
-        _put(out, 1, f, n, power_of_two(reciprocal_std(load(var, f, n), statistics.epsilon), out))
+        variance = load(var, f, n)
+        put(out, 0, f, n, x_power(variance, reciprocal_std(variance, epsilon), epsilon, out))
+        put(out, 1, f, n, load(mean, f, n))
+    put_again(beta, statistics, first, last, out)
+
+
+@helper
+def put_again(beta: Array | None, statistics: Statistics, first: int, last: int, out: Array) -> None:
+    """Do as `put_forward`, where there is a beta to make y again by."""
+    if beta is not None:
+        put_forward(statistics, first, last, out)
 
 
 @helper
@@ -69,59 +115,32 @@ def put_forward(statistics: Statistics, first: int, last: int, out: Array) -> No
     """Fill mean_hi, power, scale and offset, for y = (x - mean_hi)*power*scale + offset."""
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
-        rstd, _, mean_lo = _put_scale(statistics, f, n, out)
-        _put(out, 3, f, n, _offset(statistics, rstd, mean_lo, f, n))
+        rstd = reciprocal_std(load(statistics.var, f, n), statistics.epsilon)
+        gamma, mean = load(statistics.gamma, f, n), load(statistics.mean, f, n)
+        power, mean_hi = out_power(gamma * rstd, out), narrow(mean, out)
+        store(out, out.shape[1] + f, n, mean_hi)
+        put(out, 2, f, n, power)
+        put(out, 3, f, n, gamma * (rstd / power))
+        put(out, 4, f, n, load(statistics.beta, f, n) - (mean - double(mean_hi)) * rstd * gamma)
 
 
 @helper
-def put_backward(statistics: Statistics, gradients: Gradients, count: int, first: int, last: int, out: Array) -> None:
-    """Fill mean_hi, power, scale, a and b, for dx = (dy + (a + b*(x - mean_hi)*power))*scale*power.
-
-    And offset, where there is a beta to make y again by.
-    """
-    dgamma, dbeta = gradients
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
-        rstd, power, mean_lo = _put_scale(statistics, f, n, out)
-        share = load(dgamma, f, n) / splat(float(count))
-        _put(out, 4, f, n, mean_lo * rstd * share - load(dbeta, f, n) / splat(float(count)))
-        _put(out, 5, f, n, splat(0.0) - (rstd / power) * share)
-        _put_offset(statistics.beta, statistics, rstd, mean_lo, f, n, out)
-
-
-@helper
-def put_frozen(var: Array, gamma: Array, epsilon: float, first: int, last: int, out: Array) -> None:
+def put_frozen(statistics: Statistics, first: int, last: int, out: Array) -> None:
     """Fill the rows of `put_forward` for dy in the place of x: dx = (dy - 0)*power*scale + 0."""
     for f in range(first, last, LANES):
-        n = min(LANES, last - f)
-        scale = load(gamma, f, n) * reciprocal_std(load(var, f, n), epsilon)
-        power = power_of_two(scale, out)
-        _put(out, 0, f, n, splat(0.0))
-        _put(out, 1, f, n, power)
-        _put(out, 2, f, n, scale / power)
-        _put(out, 3, f, n, splat(0.0))
+        n, zero = min(LANES, last - f), splat(0.0)
+        rstd, gamma = reciprocal_std(load(statistics.var, f, n), statistics.epsilon), load(statistics.gamma, f, n)
+        power = out_power(gamma * rstd, out)
+        put(out, 1, f, n, zero)
+        put(out, 2, f, n, power)
+        put(out, 3, f, n, gamma * (rstd / power))
+        put(out, 4, f, n, zero)
 
 
 @loop
-def _put_scale(statistics: Statistics, f: int, n: int, out: Array) -> tuple[Vector, Vector, Vector]:
-    """Fill n features' mean_hi, power and scale; return rstd, power and mean_lo."""
-    rstd = reciprocal_std(load(statistics.var, f, n), statistics.epsilon)
-    power, mean = power_of_two(rstd, out), load(statistics.mean, f, n)
-    mean_hi = narrow(mean, out)
-    store(out, f, n, mean_hi)
-    _put(out, 1, f, n, power)
-    _put(out, 2, f, n, load(statistics.gamma, f, n) * (rstd / power))
-    return rstd, power, mean - double(mean_hi)
-
-
-@loop
-def _put_offset(
-    beta: Array | None, statistics: Statistics, rstd: Vector, mean_lo: Vector, f: int, n: int, out: Array
-) -> None:
-    if beta is not None:
-        _put(out, 3, f, n, _offset(statistics, rstd, mean_lo, f, n))
-
-
-@loop
-def _offset(statistics: Statistics, rstd: Vector, mean_lo: Vector, f: int, n: int) -> Vector:
-    return load(statistics.beta, f, n) - mean_lo * (load(statistics.gamma, f, n) * rstd)
+def held(gamma: Vector, rstd: Vector, like: Array) -> Vector:
+    """Return gamma*rstd; of a finite gamma, no more than the data's dtype has: times 0, it is 0."""
+    most, zero = splat(1.7976931348623157e308 if is_double(like) else 3.4028234663852886e38), splat(0.0)
+    value = gamma * rstd
+    within_dtype = choose(less(most, value), most, choose(less(value, zero - most), zero - most, value))
+    return choose(equal(gamma - gamma, zero), within_dtype, value)

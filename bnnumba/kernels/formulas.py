@@ -1,26 +1,33 @@
 """The equations on data, each once: a class says what a pass reads, what it sums of that, and what it fills with it.
 
     terms(inputs, i, n, ahead, own)    a and b, whose sums of a and of a*b are made (see `sums`)
-    values(inputs, i, n, ahead, own)      what fills a result
+    values(inputs, i, n, ahead, own)   what fills a result
+    own(inputs, take, coefficients, place, n)    the coefficients that these two need, and no others: `take` takes a row
 
 i counts elements in the order of memory; n <= LANES of them are loaded, and those that are `ahead` are fetched
-meanwhile. own: the coefficients of these elements' features; sums have no a and b, and moments have but a pivot. A
+meanwhile. own: the coefficients of these elements' features (see `coefficients`); moments have but a pivot. A
 residual, a y or an activation that there is not is None, which Numba knows when it compiles.
 """
 
 from typing import Any, NamedTuple
 
 from bnnumba._jit import loop, method
-from bnnumba._types import Act, Array, Coefficients, Term, Vector
+from bnnumba._types import Act, Array, Coefficients, Take, Term, Vector
 from bnnumba.kernels.simd import fma, is_double, join, load, load_double, narrow, prefetch, splat
 
 activate, differentiate = method("forward"), method("gradient")  # of `activations`
+own_of = method("own")
 
 
 class Batch(NamedTuple):
     """What moments are made of: sums of d and d*d, with d = x - pivot in float64."""
 
     x: Array
+
+    @loop
+    def own(self, take: Take, pivots: Array, place: int, n: int) -> Coefficients:
+        """Return the pivot."""
+        return (take(pivots, 0, place, n),)
 
     @loop
     def terms(self, i: int, n: int, ahead: int, own: Coefficients) -> Term:
@@ -37,6 +44,16 @@ class Forward(NamedTuple):
     x: Array
     residual: Array | None
     activation: Act | None
+
+    @loop
+    def own(self, take: Take, coefficients: Array, place: int, n: int) -> Coefficients:
+        """Return mean_hi, power, scale and offset."""
+        return (
+            take(coefficients, 1, place, n),
+            take(coefficients, 2, place, n),
+            take(coefficients, 3, place, n),
+            take(coefficients, 4, place, n),
+        )
 
     @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
@@ -57,21 +74,38 @@ class Backward(NamedTuple):
     activation: Act | None
 
     @loop
+    def own(self, take: Take, coefficients: Array, place: int, n: int) -> Coefficients:
+        """Return all coefficients."""
+        return (
+            take(coefficients, 0, place, n),
+            take(coefficients, 1, place, n),
+            take(coefficients, 2, place, n),
+            take(coefficients, 3, place, n),
+            take(coefficients, 4, place, n),
+            take(coefficients, 5, place, n),
+            take(coefficients, 6, place, n),
+            take(coefficients, 7, place, n),
+            take(coefficients, 8, place, n),
+        )
+
+    @loop
     def terms(self, i: int, n: int, ahead: int, own: Coefficients) -> Term:
-        """Return dresidual and (x - mean_hi)*power in the data's dtype; past the first n, zeros.
+        """Return dresidual and (x - mean_hi)*x_power in the data's dtype; past the first n, zeros.
 
         Of float32 data, 4 of each are added before they become float64: within the promise, and twice as fast in cache.
         """
         zero = narrow(splat(0.0), self.x)
-        dresidual = _dresidual(self.activation, self, i, n, ahead, own)
-        return dresidual, zero, join(fetch(self.x, i, n, ahead) - own[0], zero, n) * own[1], zero
+        term = dresidual(self.activation, self, i, n, ahead, own)
+        return term, zero, join(fetch(self.x, i, n, ahead) - own[1], zero, n) * own[0], zero
 
     @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
-        """Return dx = (dresidual + (a + b*(x - mean_hi)*power))*scale*power."""
-        mean_hi, power, scale, _, a, b = own
-        dresidual = _dresidual(self.activation, self, i, n, ahead, own)
-        return (dresidual + fma(b, (fetch(self.x, i, n, ahead) - mean_hi) * power, a)) * scale * power
+        """Return dx = (dresidual*dy_power + (a + b*(x - mean_hi)*x_power))*factor."""
+        x_power, mean_hi, _, _, _, a, b, dy_power, factor = own
+        given = dresidual(self.activation, self, i, n, ahead, own)
+        inner = fma(b, (fetch(self.x, i, n, ahead) - mean_hi) * x_power, a)
+        result: Vector = fma(given, dy_power, inner) * factor
+        return result
 
 
 class Residual(NamedTuple):
@@ -80,6 +114,11 @@ class Residual(NamedTuple):
     dy: Array
     y: Array | None
     activation: Act | None
+
+    @loop
+    def own(self, take: Take, coefficients: Array, place: int, n: int) -> Coefficients:  # noqa: ARG002
+        """Return none."""
+        return ()
 
     @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:  # noqa: ARG002  # as of the others
@@ -95,6 +134,16 @@ class Frozen(NamedTuple):
     activation: Act | None
 
     @loop
+    def own(self, take: Take, coefficients: Array, place: int, n: int) -> Coefficients:
+        """Return mean_hi, power, scale and offset."""
+        return (
+            take(coefficients, 1, place, n),
+            take(coefficients, 2, place, n),
+            take(coefficients, 3, place, n),
+            take(coefficients, 4, place, n),
+        )
+
+    @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
         """Return dx."""
         return scaled(_behind(self.activation, self.y, fetch(self.dy, i, n, ahead), i, n, ahead), own)
@@ -103,7 +152,8 @@ class Frozen(NamedTuple):
 @loop
 def scaled(x: Vector, own: Coefficients) -> Vector:
     """Return (x - mean_hi)*power*scale + offset."""
-    result: Vector = fma((x - own[0]) * own[1], own[2], own[3])
+    mean_hi, power, scale, offset = own
+    result: Vector = fma((x - mean_hi) * power, scale, offset)
     return result
 
 
@@ -123,7 +173,8 @@ def _activated(activation: Act | None, v: Vector) -> Vector:
 
 
 @loop
-def _dresidual(activation: Act | None, inputs: Backward, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
+def dresidual(activation: Act | None, inputs: Backward, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
+    """Return dy behind the activation; of y made again, by the coefficients."""
     dy = fetch(inputs.dy, i, n, ahead)
     if activation is None:
         return dy
@@ -134,7 +185,7 @@ def _dresidual(activation: Act | None, inputs: Backward, i: int, n: int, ahead: 
 @loop
 def _result(y: Array | None, activation: Act, x: Array, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
     if y is None:
-        result: Vector = activate(activation, scaled(load(x, i, n), own))
+        result: Vector = activate(activation, scaled(load(x, i, n), own[1:5]))
         return result
     return fetch(y, i, n, ahead)
 

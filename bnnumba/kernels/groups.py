@@ -4,11 +4,21 @@ The work functions of the strategy `by_groups` (see `plan`).
 """
 
 from bnnumba._jit import helper, signed
-from bnnumba.kernels.coefficients import Gradients, Statistics, put_backward, put_forward
+from bnnumba.kernels.coefficients import Gradients, Statistics, put_forward
 from bnnumba.kernels.plan import group_region, group_share, make_plan
 from bnnumba.kernels.shares import Sums, fill_region, sum_share
 from bnnumba.kernels.simd import fence
-from bnnumba.kernels.statistics import Results, centre, coefficients_to_columns, finish_gradients, samples, sum_moments
+from bnnumba.kernels.statistics import (
+    BACKWARD,
+    FORWARD,
+    Results,
+    centre,
+    finish_gradients,
+    put_backward,
+    samples,
+    sum_moments,
+    to_all_columns,
+)
 from bnnumba.kernels.stores import Sweep
 from bnnumba.kernels.threads import within_work
 
@@ -26,7 +36,7 @@ def normalize_groups(
         first, last = region.first, region.last
         sum_moments(within_work, one, sums, taken, first, last, results)
         put_forward(statistics, first, last, coefficients)
-        coefficients_to_columns(coefficients, 4, grid, first, last)
+        to_all_columns(coefficients, FORWARD, grid, first, last)
         fill_region(sweep, grid, region)
         group += 1
     fence()
@@ -44,7 +54,7 @@ def differentiate_groups(
 ) -> None:
     """Make the gradients of a thread's groups, and fill dx with the values that they give; and before, dresidual."""
     x, grid, coefficients = sums.inputs.x, sums.grid, sweep.coefficients
-    plan, count = make_plan(grid, x.itemsize, threads), x.shape[0] * x.shape[2]
+    plan = make_plan(grid, x.itemsize, threads)
     group, end = group_share(grid, plan, threads, thread)
     while group < end:
         region = group_region(grid, plan, group)
@@ -52,8 +62,8 @@ def differentiate_groups(
         centre(statistics, grid, first, last, sums.centres)
         within_work(sum_share, signed(1), (sums, first, last, residual))
         finish_gradients(sums, statistics, first, last, gradients)
-        put_backward(statistics, gradients, count, first, last, coefficients)
-        coefficients_to_columns(coefficients, 6, grid, first, last)
+        put_backward(sweep.inputs, statistics, gradients, first, last, coefficients)
+        to_all_columns(coefficients, BACKWARD, grid, first, last)
         fill_region(sweep, grid, region)
         group += 1
     fence()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnnumba._jit import by_precision, either, helper, signed
-from bnnumba.kernels.coefficients import Gradients, Statistics, put_backward, put_forward, put_frozen
+from bnnumba.kernels.coefficients import Gradients, Statistics, put_forward, put_frozen
 from bnnumba.kernels.formulas import Backward, Batch, Forward, Frozen, Residual
 from bnnumba.kernels.grid import make_grid, make_weighted_grid
 from bnnumba.kernels.groups import differentiate_groups, normalize_groups
@@ -18,18 +18,21 @@ from bnnumba.kernels.plan import make_plan
 from bnnumba.kernels.pooling import fill_pooled
 from bnnumba.kernels.shares import Sums, fill_share, sum_share
 from bnnumba.kernels.statistics import (
+    BACKWARD,
+    FORWARD,
     Results,
     centre,
-    coefficients_to_columns,
     finish_gradients,
     new_coefficients,
     new_partial,
     new_pivots,
+    put_backward,
     samples,
     sum_moments,
+    to_all_columns,
     weighted_samples,
 )
-from bnnumba.kernels.stores import Sweep, goes_past_cache
+from bnnumba.kernels.stores import Sweep, goes_past_cache, shared
 from bnnumba.kernels.threads import each_thread, thread_count
 from bnnumba.kernels.weighted import WeightedBatch, subtract_share, sum_weights
 
@@ -328,8 +331,15 @@ def frozen_backward_into(
     activation: Act | None = None,
     y: Data | None = None,
 ) -> None:
-    """Fill the gradient sums, and the `frozen_input_gradient` of dresidual; in one sweep without dresidual."""
+    """Fill the gradient sums, and the `frozen_input_gradient` of dresidual.
+
+    Without dresidual, and where dx is no input, that is one sweep.
+    """
     inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, gamma, None, epsilon)
+    if dresidual is None and (shared(dx, dy) or shared(dx, x)):  # sums may have to be made again, see `extremes`
+        _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), None)
+        _fill_frozen_dx(Frozen(dy, y, activation), statistics, dx)
+        return
     _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _frozen_sweep(dresidual, inputs, statistics, dx))
     if dresidual is not None:
         behind = _with_dresidual(dresidual, inputs)
@@ -368,7 +378,7 @@ def _fill_forward(inputs: Forward, statistics: Statistics, y: Data) -> None:
     grid = make_grid(x.shape)
     coefficients = new_coefficients(grid, x)
     put_forward(statistics, signed(0), x.shape[1], coefficients)
-    coefficients_to_columns(coefficients, 4, grid, signed(0), x.shape[1])
+    to_all_columns(coefficients, FORWARD, grid, signed(0), x.shape[1])
     sweep = Sweep(inputs, coefficients, goes_past_cache(y, x, inputs.residual), y)
     each_thread(fill_share, thread_count(), (sweep, grid))
 
@@ -393,8 +403,8 @@ def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx:
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
     coefficients = new_coefficients(grid, x)
-    put_backward(statistics, gradients, x.shape[0] * x.shape[2], first, last, coefficients)
-    coefficients_to_columns(coefficients, 6, grid, first, last)
+    put_backward(inputs, statistics, gradients, first, last, coefficients)
+    to_all_columns(coefficients, BACKWARD, grid, first, last)
     sweep = Sweep(inputs, coefficients, goes_past_cache(dx, x, inputs.dy, inputs.y), dx)
     each_thread(fill_share, thread_count(), (sweep, grid))
 
@@ -427,8 +437,8 @@ def _move(moving: Any, batch: Any, count: int, momentum: float, ddof: int, only_
 def _frozen_coefficients(grid: Grid, x: Data, statistics: Statistics) -> Any:
     coefficients = new_coefficients(grid, x)
     if x.size:  # otherwise there may be features without a column
-        put_frozen(statistics.var, statistics.gamma, statistics.epsilon, signed(0), x.shape[1], coefficients)
-        coefficients_to_columns(coefficients, 4, grid, signed(0), x.shape[1])
+        put_frozen(statistics, signed(0), x.shape[1], coefficients)
+        to_all_columns(coefficients, FORWARD, grid, signed(0), x.shape[1])
     return coefficients
 
 

@@ -6,12 +6,25 @@ import numpy as np
 
 from bnnumba._jit import helper, inlined
 from bnnumba._types import Array, Vector
-from bnnumba.kernels.coefficients import Gradients, Statistics, power_of_two, put_centres, reciprocal_std
+from bnnumba.kernels.coefficients import (
+    ROWS,
+    Gradients,
+    Statistics,
+    held,
+    put,
+    put_again,
+    put_centres,
+    reciprocal_std,
+    x_power,
+)
+from bnnumba.kernels.extremes import dy_powers, large, resum, small
+from bnnumba.kernels.formulas import Backward
 from bnnumba.kernels.grid import Grid, chunk_count
 from bnnumba.kernels.shares import Sums, sum_share
 from bnnumba.kernels.simd import (
     LANES,
     any_lane,
+    binade,
     choose,
     double,
     element,
@@ -36,6 +49,10 @@ SAMPLES_64, FAR_64 = 16, 1.0
 SAMPLES_32, FAR_32 = 1, 2.0**20
 
 
+# Rows of coefficients, the first and the one behind the last: of sums, and where they make y again; of y; of dx.
+CENTRES, WITH_Y, FORWARD, BACKWARD = (0, 2), (0, 5), (1, 5), (0, 9)
+
+
 class Samples(NamedTuple):
     """The numbers of a few positions, and their weights; and the number of values per feature, or of all weights."""
 
@@ -58,13 +75,13 @@ class Results(NamedTuple):
 @helper
 def new_pivots(grid: Grid) -> Array:
     """Make room for a pivot in the first row; the other rows are not used."""
-    return np.empty((6, grid.feature * column_repeats(grid)))
+    return np.empty((ROWS, grid.feature * column_repeats(grid)))
 
 
 @helper
 def new_coefficients(grid: Grid, x: Array) -> Array:
-    """Make room for 6 coefficients, or the first 4; and for one vector more: the first columns again."""
-    return new_values((6, grid.feature * column_repeats(grid) + LANES), x)
+    """Make room for all coefficients; and for one vector more: the first columns again."""
+    return new_values((ROWS, grid.feature * column_repeats(grid) + LANES), x)
 
 
 @helper
@@ -99,9 +116,9 @@ def to_columns(row: Array, grid: Grid, first: int, last: int) -> None:
 
 
 @helper
-def coefficients_to_columns(coefficients: Array, rows: int, grid: Grid, first: int, last: int) -> None:
-    """Give the first rows' values to all columns."""
-    for row in coefficients[:rows]:
+def to_all_columns(coefficients: Array, rows: tuple[int, int], grid: Grid, first: int, last: int) -> None:
+    """Give the values of some rows, the first and the one behind the last, to all columns."""
+    for row in coefficients[rows[0] : rows[1]]:
         to_columns(row, grid, first, last)
 
 
@@ -109,7 +126,7 @@ def coefficients_to_columns(coefficients: Array, rows: int, grid: Grid, first: i
 def centre(statistics: Statistics, grid: Grid, first: int, last: int, centres: Array) -> None:
     """Fill the centres of all columns of the features first..last."""
     put_centres(statistics.beta, statistics, first, last, centres)
-    coefficients_to_columns(centres, 2 if statistics.beta is None else 4, grid, first, last)
+    to_all_columns(centres, CENTRES if statistics.beta is None else WITH_Y, grid, first, last)
 
 
 # ---- moments
@@ -241,7 +258,7 @@ def _finish_moments(sums: Sums, number: float, first: int, last: int, pivot: Arr
 
 @helper
 def finish_gradients(sums: Sums, statistics: Statistics, first: int, last: int, gradients: Gradients) -> None:
-    """Turn the sums of dy and dy*(x - mean_hi)*power into dbeta and dgamma."""
+    """Turn the sums of dy and dy*(x - mean_hi)*x_power into dbeta and dgamma."""
     x, partial = sums.inputs.x, sums.partial
     mean, var = statistics.mean, statistics.var
     dgamma, dbeta = gradients
@@ -250,7 +267,43 @@ def finish_gradients(sums: Sums, statistics: Statistics, first: int, last: int, 
         n = min(LANES, last - f)
         sum_dy, sum_product, excess_dy, excess_product = get_sums(partial[0], f, n, x)
         total: Vector = sum_dy - excess_dy
-        rstd, means = reciprocal_std(load(var, f, n), statistics.epsilon), load(mean, f, n)
-        power, mean_lo = power_of_two(rstd, x), means - double(narrow(means, x))
+        product: Vector = sum_product - excess_product
+        variance, means = load(var, f, n), load(mean, f, n)
+        rstd, mean_lo = reciprocal_std(variance, statistics.epsilon), means - double(narrow(means, x))
+        power = x_power(variance, rstd, statistics.epsilon, x)
         store(dbeta, f, n, total)
-        store(dgamma, f, n, ((sum_product - excess_product) - mean_lo * power * total) * (rstd / power))
+        store(dgamma, f, n, (product - mean_lo * power * total) * (rstd / power))
+        if any_lane(small(product, x.shape[0] * x.shape[2], x)) or any_lane(large(binade(product) + binade(total), x)):
+            resum(sums, statistics, f, n, product, gradients)
+
+
+@helper
+def put_backward(
+    inputs: Backward, statistics: Statistics, gradients: Gradients, first: int, last: int, out: Array
+) -> None:
+    """Fill what `put_centres` does, and a, b, dy_power and factor.
+
+    They are for dx = (dy*dy_power + (a + b*(x - mean_hi)*x_power))*factor.
+    """
+    put_again(statistics.beta, statistics, first, last, out)
+    dgamma, dbeta = gradients
+    x, epsilon = inputs.x, statistics.epsilon
+    count = x.shape[0] * x.shape[2]
+    for f in range(first, last, LANES):
+        n = min(LANES, last - f)
+        variance, mean, gamma = load(statistics.var, f, n), load(statistics.mean, f, n), load(statistics.gamma, f, n)
+        rstd, size = reciprocal_std(variance, epsilon), binade(load(dgamma, f, n)) + binade(load(dbeta, f, n))
+        power: Vector = splat(1.0)
+        factor: Vector = gamma * rstd
+        mean_hi, of_x = narrow(mean, out), x_power(variance, rstd, epsilon, out)
+        put(out, 0, f, n, of_x)
+        store(out, out.shape[1] + f, n, mean_hi)
+        doubted = any_lane(small(size, count, x)) or any_lane(small(factor, 1, x))
+        if doubted or any_lane(large(size, x)) or any_lane(large(factor, x)):
+            power = dy_powers(inputs, statistics, gradients, f, n, out)
+            factor = held(gamma, rstd / power, out)
+        sum_dy, share = load(dbeta, f, n) * power, load(dgamma, f, n) * power / splat(float(count))
+        put(out, 5, f, n, (mean - double(mean_hi)) * rstd * share - sum_dy / splat(float(count)))
+        put(out, 6, f, n, splat(0.0) - (rstd / of_x) * share)
+        put(out, 7, f, n, power)
+        put(out, 8, f, n, factor)

@@ -27,13 +27,14 @@ values = method("values")
 @helper
 def goes_past_cache(out: Array, a: Array, b: Array | None = None, c: Array | None = None) -> bool:
     """Whether out should be stored past the cache: the arrays are large in total, and it is no input (thus cached)."""
-    if _is(out, a) or _is(out, b) or _is(out, c):
+    if shared(out, a) or shared(out, b) or shared(out, c):
         return False
     return CAN_STREAM and (2 + _one(b) + _one(c)) * out.size * out.itemsize >= past_cache_bytes()
 
 
 @helper
-def _is(out: Array, array: Array | None) -> bool:
+def shared(out: Array, array: Array | None) -> bool:
+    """Whether out is in the place of an array."""
     return False if array is None else address(out) == address(array)
 
 

@@ -13,6 +13,9 @@ EPSILONS = (0.0, 1e-5, 1e-3, 2.0)
 OFFSETS = (0.0, -0.5, 1e2, 1e4, -1e6)  # mean/std
 # Data up to scale*(offset + 5): float32 from its subnormal numbers to 1e37, float64 as far as var reaches.
 SCALES = {np.float32: (1e-38, 1e-35, 1e-8, 1.0, 3e3, 1e30), np.float64: (1e-140, 1e-8, 1.0, 3e3, 1e140)}
+# Of dy and gamma: mostly ordinary; and near the ends of their dtypes.
+DY_SIZES = {np.float32: (1e-43, 1e-38, 1e-25, 1e25, 1e37), np.float64: (1e-290, 1e-100, 1e200, 1e300)}
+GAMMA_SIZES = {np.float32: (1e-40, 1e-10, 1e10, 1e38), np.float64: (1e-315, 1e-100, 1e100, 1e307)}
 NOT_FINITE = (np.nan, np.inf, -np.inf)
 OUTPUTS = ("new", "fresh", "strided", "x", "dy")
 
@@ -66,11 +69,13 @@ def cases(draw):
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     scale, kind = draw(st.sampled_from(SCALES[dtype])), draw(st.sampled_from(sorted(KINDS)))
     x = (scale * (draw(st.sampled_from(OFFSETS)) + KINDS[kind](rng, shape))).astype(dtype)
-    dy = (0.5 + rng.standard_normal(shape)).astype(dtype)
     features = oracle.feature_shape(shape, feature_axis)
-    problem = Problem(x, dy, rng.uniform(-2, 2, features), rng.uniform(-2, 2, features))
+    weights = {} if draw(st.booleans()) else _weights(draw, rng, oracle.position_shape(shape, feature_axis))
+    dy_size, gamma_size = (1.0 if weights else draw(_sizes(sizes[dtype])) for sizes in (DY_SIZES, GAMMA_SIZES))
+    dy = (dy_size * (0.5 + rng.standard_normal(shape)).astype(oracle.WIDE)).astype(dtype)
+    problem = Problem(x, dy, gamma_size * rng.uniform(-2, 2, features), rng.uniform(-2, 2, features))
     place = st.tuples(st.integers(0, max(x.size - 1, 0)), st.sampled_from(NOT_FINITE))
-    bad = draw(st.one_of(st.just([]), st.lists(place, min_size=1, max_size=3))) if x.size else []
+    bad = draw(st.one_of(st.just([]), st.lists(place, min_size=1, max_size=3))) if x.size and not weights else []
     layouts = st.sampled_from(sorted(LAYOUTS))
     return Case(
         problem,
@@ -83,8 +88,12 @@ def cases(draw):
         tuple(bad),
         draw(st.sampled_from([None, "relu"])),
         draw(st.sampled_from([None, (2 * rng.standard_normal(shape)).astype(dtype)])),
-        {} if bad else _weights(draw, rng, oracle.position_shape(shape, feature_axis)),
+        weights,
     )
+
+
+def _sizes(extremes):
+    return st.one_of(*[st.just(1.0)] * 3, st.sampled_from(extremes))
 
 
 def _weights(draw, rng, shape):
