@@ -73,10 +73,11 @@ class LeakyRelu(_NegativeSlope):
     def __new__(cls, negative_slope: float = 0.01) -> Self:
         """Check the slope."""
         slope = checks.real("negative_slope", negative_slope)
+        given = checks.shown(negative_slope)
         if slope <= 0:
-            raise ValueError(f"negative_slope must be > 0, or y could not tell the gradient, got {negative_slope!r}")
+            raise ValueError(f"negative_slope must be > 0, or y could not tell the gradient, got {given}")
         if not 2.0**-126 <= slope <= 2.0**127:
-            raise ValueError(f"negative_slope must be a normal number of float32, got {negative_slope!r}")
+            raise ValueError(f"negative_slope must be a normal number of float32, got {given}")
         return super().__new__(cls, slope)
 
     @classmethod
@@ -103,6 +104,7 @@ Activation = Literal["relu", "relu6"] | Act
 NAMED: dict[str, Act] = {"relu": Relu(), "relu6": Relu6()}
 CLASSES: dict[str, type[Act]] = {each.__name__: each for each in get_args(Act)}
 
+LONGEST = 200  # of texts that are read
 _WRITTEN = re.compile(r"(\w+)\(([-+.e\d]+(?:, [-+.e\d]+)*)\)")
 
 
@@ -110,7 +112,7 @@ def activation_of(value: object) -> Act | None:
     """Return the instance that an argument `activation` means: itself, by name, or by a text of `text_of`."""
     if value is None or type(value) in CLASSES.values():
         return value  # type: ignore[return-value]
-    act = _of_text(value) if isinstance(value, str) else None
+    act = _of_text(value) if isinstance(value, str) and len(value) < LONGEST else None
     if act is None:
         expected = ", ".join([*map(repr, NAMED), *(name for name, each in CLASSES.items() if each._fields)])
         raise ValueError(f"activation must be None, {expected}, got {checks.described(value)}")

@@ -134,5 +134,5 @@ _pool = _Pool()
 def _max_bytes(value: object) -> int:
     number = checks.whole("max_bytes", value)
     if number < 0:
-        raise ValueError(f"max_bytes must be >= 0, got {value!r}")
+        raise ValueError(f"max_bytes must be >= 0, got {checks.shown(value)}")
     return number

@@ -20,7 +20,8 @@ def initializer(name: str, value: Any) -> Any:
     if isinstance(value, str):
         allowed = value in ("zeros", "ones")
     elif isinstance(value, np.ndarray):
-        allowed = value.dtype.kind in "fiu" and not isinstance(value, np.ma.MaskedArray)
+        plain = np.ndarray.view(value, np.ndarray)  # a subclass may say anything of itself
+        allowed = plain.dtype.kind in "fiu" and not isinstance(value, np.ma.MaskedArray)
     elif isinstance(value, Real):
         allowed = not isinstance(value, bool) and bool(np.isfinite(checks.as_float(value)))
     else:
@@ -38,7 +39,7 @@ def dtype(value: Any) -> np.dtype[Any]:
     except TypeError:
         raise TypeError(f"dtype must be float32 or float64, got {checks.described(value)}") from None
     if value is None or kind not in checks.DATA_DTYPES:
-        raise ValueError(f"dtype must be float32 or float64, got {value!r}")
+        raise ValueError(f"dtype must be float32 or float64, got {checks.shown(value)}")
     return kind
 
 

@@ -6,6 +6,7 @@ What one module alone can raise is at the foot of that module; errors of PyTorch
 import math
 from numbers import Real
 from operator import index
+from reprlib import Repr
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,33 @@ DATA_DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
 DATA_CHARS = "fde"  # of data, in any byte order: these, float16, and bfloat16, which NumPy does not know itself
 
 
+KNOWN = ("builtins", "numpy", "fractions", "decimal")  # modules whose objects write themselves, shortly
+_short = Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 60
+
+
 def described(value: object) -> str:
     """A value in the words of an error: its type, and what tells it from others, shortened."""
-    if isinstance(value, np.ndarray):
-        return f"{type(value).__name__} of shape {value.shape} and dtype {value.dtype}"
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+    name = type(value).__name__
+    if isinstance(value, np.ndarray):  # asked past a subclass, which may say anything
+        return f"{name} of shape {np.ndarray.shape.__get__(value)} and dtype {np.ndarray.dtype.__get__(value)}"
+    if type(value) in (list, tuple, dict, set, frozenset) and len(value) > 4:  # type: ignore[arg-type]
+        return f"{name} of {len(value)} {shown(value)}"  # type: ignore[arg-type]
+    text = shown(value)
+    return f"{name} {text}" if text else name
+
+
+def shown(value: object) -> str:
+    """A value's text, shortened; none of what has a `__repr__` that we do not know: it may take long, or raise."""
+    if isinstance(value, type):
+        return f"<class {value.__name__!r}>"
+    if type(value).__module__ not in KNOWN:
+        return ""
+    try:
+        text = _short.repr(value)
+    except Exception:  # of an int with more digits than Python writes
+        return ""
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def numpy_array(name: str, value: object) -> Array:
@@ -30,7 +52,19 @@ def numpy_array(name: str, value: object) -> Array:
         return value
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a NumPy array, got {described(value)}")
+    if not _is_honest(value):
+        raise TypeError(f"{name} must be an array that says its own shape and dtype, got {described(value)}")
     return value
+
+
+def _is_honest(array: Array) -> bool:
+    """Whether an array of a subclass says of itself what NumPy says of it."""
+    plain = np.ndarray.view(array, np.ndarray)
+    try:
+        said = array.shape, array.dtype, array.ndim, array.size, array.strides
+    except Exception:  # whatever a subclass raises
+        return False
+    return said == (plain.shape, plain.dtype, plain.ndim, plain.size, plain.strides)
 
 
 def data(name: str, value: object) -> Array:
@@ -121,7 +155,7 @@ def real(name: str, value: object) -> float:
         raise TypeError(f"{name} must be a real number, got {described(value)}")
     number = as_float(value)
     if not math.isfinite(number):
-        raise ValueError(f"{name} must be finite, got {value!r}")
+        raise ValueError(f"{name} must be finite, got {shown(value)}")
     return number
 
 
@@ -136,7 +170,7 @@ def not_negative(name: str, value: object) -> float:
     """A finite real number >= 0."""
     number = real(name, value)
     if number < 0:
-        raise ValueError(f"{name} must be >= 0, got {value!r}")
+        raise ValueError(f"{name} must be >= 0, got {shown(value)}")
     return number
 
 
@@ -144,7 +178,7 @@ def momentum(value: object, name: str = "momentum") -> float:
     """A finite real number in [0, 1]."""
     number = real(name, value)
     if not 0 <= number <= 1:
-        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+        raise ValueError(f"{name} must be in [0, 1], got {shown(value)}")
     return number
 
 
@@ -152,7 +186,7 @@ def ddof(value: object) -> int:
     """0 or 1."""
     number = real("ddof", value)
     if number not in (0, 1):
-        raise ValueError(f"ddof must be 0 or 1, got {value!r}")
+        raise ValueError(f"ddof must be 0 or 1, got {shown(value)}")
     return int(number)
 
 
@@ -175,7 +209,7 @@ def axis(name: str, value: object) -> int | tuple[int, ...]:
     if isinstance(value, tuple):
         axes = tuple(whole(name, item, "an int or a tuple of ints") for item in value)
         if len(set(axes)) != len(axes):
-            raise ValueError(f"{name} must not repeat an axis, got {value}")
+            raise ValueError(f"{name} must not repeat an axis, got {shown(value)}")
         return axes
     return whole(name, value, "an int or a tuple of ints")
 
@@ -211,5 +245,5 @@ def batches(name: str, value: object) -> int:
     if array.shape != () or array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be an int, got {described(value)}")
     if array < 0:
-        raise ValueError(f"{name} must be >= 0, got {value}")
+        raise ValueError(f"{name} must be >= 0, got {int(array)}")
     return int(array)

@@ -213,7 +213,7 @@ def _check_left_out(**arguments: tuple[object, object]) -> None:
     """Refuse arguments, given with their defaults, that a module says itself."""
     for name, (value, default) in arguments.items():
         if value != default:
-            raise ValueError(f"{name} must be left out with a module, which has its own, got {value!r}")
+            raise ValueError(f"{name} must be left out with a module, which has its own, got {checks.shown(value)}")
 
 
 def _check_initialized(module: Any) -> None:

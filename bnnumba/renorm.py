@@ -89,10 +89,11 @@ def clipping(value: object) -> Clipping:
     """The bounds in a dict that may leave some out."""
     if not isinstance(value, dict | None):
         raise TypeError(f"renorm_clipping must be a dict or None, got {checks.described(value)}")
+    names, got = Clipping._fields, checks.shown(value)
+    if not set(value or {}) <= set(names):
+        raise ValueError(f"renorm_clipping must have no other keys than {', '.join(names)}, got {got}")
     given = {name: bound for name, bound in (value or {}).items() if bound is not None}
-    if not set(given) <= set(Clipping._fields):
-        raise ValueError(f"renorm_clipping must have no other keys than {', '.join(Clipping._fields)}, got {value}")
     bounds = Clipping(**{name: checks.real(f"renorm_clipping's {name}", bound) for name, bound in given.items()})
     if not (0 <= bounds.rmin <= bounds.rmax and bounds.dmax >= 0):
-        raise ValueError(f"renorm_clipping must have 0 <= rmin <= rmax and dmax >= 0, got {value}")
+        raise ValueError(f"renorm_clipping must have 0 <= rmin <= rmax and dmax >= 0, got {got}")
     return bounds

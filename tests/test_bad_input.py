@@ -2,6 +2,7 @@
 
 import copy
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ BAD_FEATURES = [
     (np.array(1.0), ValueError, r"\(3,\).*\(\)"),
 ]  # fmt: skip
 NO_NUMBER = [(value, TypeError, f"number.*{re.escape(repr(value))}") for value in ("0.5", None, 1j, [0.5], True)]
-NOT_FINITE = [(value, ValueError, repr(value)) for value in (np.inf, -np.inf, np.nan, 10**400)]
+NOT_FINITE = [(value, ValueError, repr(value)[:20]) for value in (np.inf, -np.inf, np.nan, 10**400)]
 BAD_EPSILON = [*NO_NUMBER, *NOT_FINITE, (-1e-9, ValueError, "0.*-1e-09"), (np.ones(3), TypeError, "number")]
 BAD_MOMENTUM = [*NO_NUMBER, *NOT_FINITE, (-0.1, ValueError, r"\[0, 1\].*-0\.1"), (1.01, ValueError, r"\[0, 1\].*1\.01")]
 BAD_DDOF = [*NO_NUMBER, *NOT_FINITE, *((value, ValueError, f"0 or 1.*{value}") for value in (2, -1, 0.5))]
@@ -403,3 +404,56 @@ def test_weights_of_a_layer_that_is_not_built():
 def test_an_unknown_argument_of_a_config():
     with pytest.raises(TypeError, match="synchronized"):
         bnnumba.BatchNormalization.from_config({"synchronized": True})
+
+
+class Hostile:
+    """What must not be asked to write itself."""
+
+    def __repr__(self):
+        raise RuntimeError("__repr__ was called")
+
+
+class Lying(np.ndarray):
+    shape = dtype = property(lambda self: (_ for _ in ()).throw(KeyError("no")))
+
+
+def deep():
+    value = []
+    for _ in range(100_000):
+        value = [value]
+    return value
+
+
+STRANGE = {
+    "a raising repr": Hostile(),
+    "a raising repr inside": [Hostile()],
+    "a raising repr of a class": type("Odd", (type,), {"__repr__": lambda kind: 1 / 0})("Kind", (), {}),
+    "deep": deep(),
+    "long": [0.5] * 5_000_000,
+    "a long text": "x" * 50_000_000,
+    "many digits": 10**100_000,
+    "a fraction of many digits": Fraction(10**100_000, 3),
+    "a dict": dict.fromkeys(range(100_000)),
+    "an array that lies": np.ones(3).view(Lying),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_an_error_is_short_and_no_other(name):
+    """Were all of the value written, this would take a minute."""
+    value = STRANGE[name]
+    for call in (
+        lambda: bnnumba.moments(value),
+        lambda: bnnumba.moments(floats(), value),
+        lambda: bnnumba.batch_norm(floats(), value),
+        lambda: bnnumba.batch_norm(floats(), epsilon=value),
+        lambda: bnnumba.batch_norm(floats(), activation=value),
+        lambda: bnnumba.update_moving(np.ones(3), np.ones(3), value),
+        lambda: bnnumba.BatchNormalization(momentum=value),
+        lambda: bnnumba.BatchNormalization(gamma_initializer=value).build((None, 2)),
+        lambda: bnnumba.BatchNormalization(center=value),
+        lambda: bnnumba.BatchNormalization(renorm=True, renorm_clipping=value),
+    ):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            call()
+        assert len(str(caught.value)) < 400

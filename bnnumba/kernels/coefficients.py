@@ -79,10 +79,13 @@ def out_power(value: Vector, like: Array) -> Vector:
 
     It is 1 for ordinary values below 1.
     """
-    small, large = (2.0**-900, 2.0**1022) if is_double(like) else (2.0**-100, 2.0**126)
+    small, large, lift, least = 2.0**-100, 2.0**126, 2.0**64, 2.0**-126
+    if is_double(like):
+        small, large, lift, least = 2.0**-900, 2.0**1022, 2.0**512, 2.0**-1022
     power, one = within(0.0, value, large), splat(1.0)
-    below = choose(less(power, splat(small)), splat(small), one)
-    return choose(less(power, one), below, power)
+    low = power * splat(lift)
+    low = choose(less(low, splat(least)), splat(least), low)
+    return choose(less(power, one), choose(less(power, splat(small)), low, one), power)
 
 
 @loop
