@@ -81,7 +81,7 @@ def out_power(value: Vector, like: Array) -> Vector:
     """
     small, large, lift, least = 2.0**-100, 2.0**126, 2.0**64, 2.0**-126
     if is_double(like):
-        small, large, lift, least = 2.0**-900, 2.0**1022, 2.0**512, 2.0**-1022
+        small, large, lift, least = 2.0**-900, 2.0**1022, 2.0**512, 2.0**-480  # rstd divided by it is finite
     power, one = within(0.0, value, large), splat(1.0)
     low = power * splat(lift)
     low = choose(less(low, splat(least)), splat(least), low)

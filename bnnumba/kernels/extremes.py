@@ -97,12 +97,14 @@ def _dy_power(most: float, factor: float, x: Array) -> float:
     """
     if not 0.0 < most < np.inf:
         return 1.0
-    limit, ordinary = 2.0**1000 if is_double(x) else 2.0**126, _ordinary(x)
-    power = first(splat(1.0) / within(1.0 / limit, splat(most), limit))
+    limit, least, ordinary = 2.0**126, 2.0**-126, _ordinary(x)
+    if is_double(x):
+        limit, least = 2.0**1000, 2.0**-480  # rstd divided by it is finite
+    power = first(splat(1.0) / within(2.0**-1000, splat(most), 2.0**1000))
     if factor > power * ordinary:
         power *= ordinary
     power = min(power, factor * ordinary)  # so that factor/power is no smaller than is ordinary
-    return min(limit, max(power, 1.0 / limit))
+    return min(limit, max(power, least))
 
 
 @loop
