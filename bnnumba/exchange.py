@@ -98,7 +98,8 @@ class Exchanged(Stateful):
         ----------
         node : NodeProto
             Its training_mode is not used: here each call says it.
-        initializers : mapping of names to arrays or TensorProtos, or an iterable of TensorProtos: graph.initializer
+        initializers : the graph, whose Constant nodes count too; or graph.initializer, an iterable of TensorProtos; or
+            a mapping of names to arrays or TensorProtos
 
         Raises
         ------
@@ -258,6 +259,10 @@ def _check_node(node: Any) -> None:
 
 def _initializers(value: Any, names: list[str]) -> dict[str, Any]:
     """Those of an ONNX graph that are named, of a mapping by name or an iterable of what has a name."""
+    if hasattr(value, "initializer"):  # a graph
+        constants = {node.output[0]: node.attribute for node in value.node if node.op_type == "Constant"}
+        tensors = {name: attribute.t for name, (attribute, *_) in constants.items() if attribute.name == "value"}
+        value = {**{tensor.name: tensor for tensor in value.initializer}, **tensors}
     if not isinstance(value, Iterable):
         raise TypeError(f"initializers must be a mapping or an iterable of TensorProto, got {checks.described(value)}")
     given = value if isinstance(value, Mapping) else {getattr(tensor, "name", None): tensor for tensor in value}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from bnnumba import BatchNormalization
+from tests.tools.problems import same_bits
 from tests.tools.subprocesses import run_python
 
 STEPS = 10
@@ -457,6 +458,25 @@ def test_onnx_training(case, dtype):
         check_near(layer(x, training=True), y, dtype)
         check_near(layer.moving_mean, weights["mean"], dtype)
         check_near(layer.moving_variance, weights["var"], dtype)
+
+
+def test_onnx_constants():
+    """PyTorch's export of a layer without weight and bias has them as Constant nodes."""
+    onnx = pytest.importorskip("onnx")
+    weights = onnx_weights("float32")
+    graph = onnx_model(weights, (2, 3), "float32").graph
+    expected = BatchNormalization.from_onnx(graph.node[0], graph.initializer)
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    for constants in (list(tensors)[:2], list(tensors)):
+        changed = onnx.GraphProto()
+        changed.CopyFrom(graph)
+        del changed.initializer[:]
+        changed.initializer.extend(tensor for name, tensor in tensors.items() if name not in constants)
+        changed.node.extend(onnx.helper.make_node("Constant", [], [name], value=tensors[name]) for name in constants)
+        layer = BatchNormalization.from_onnx(changed.node[0], changed)
+        assert all(same_bits(a, b) for a, b in zip(layer.get_weights(), expected.get_weights(), strict=True))
+        with pytest.raises(ValueError, match="initializers must have"):
+            BatchNormalization.from_onnx(changed.node[0], changed.initializer)
 
 
 def test_onnx_own_data():
