@@ -21,6 +21,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
+import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -46,13 +48,14 @@ class Stored(Stateful):
     def save(self, path: str | PathLike[str]) -> None:
         """Save the layer, built or not, to exactly this path: the npz file that `bnnumba.storage` describes.
 
-        A file that is there is replaced when all is written. What a training call keeps for `backward` is not saved,
+        A file that is there is replaced when all is written, and its mode and owner stay. What a training call keeps for `backward` is not saved,
         nor is a callable initializer of a layer that is built: it becomes the default.
 
         Raises
         ------
         TypeError, ValueError, OSError
-            If path is no path, or the layer is not built and has a callable initializer, or the file cannot be written.
+            If path is no path, or names something else than a file, or the layer is not built and has a callable
+            initializer, or the file cannot be written.
         """
         _write(_path_text(path), _arrays_of(self._state()))
 
@@ -68,6 +71,7 @@ class Stored(Stateful):
             If the file is damaged, or none that `save` wrote, or of a later version: nothing in it is ever run.
         """
         path = _path_text(path)
+        _regular(Path(path))
         content = BytesIO(Path(path).read_bytes())
         with _content_of(path), zipfile.ZipFile(content) as archive:
             return cls._of(_state_in(archive))
@@ -77,14 +81,29 @@ def _write(path: str, arrays: dict[str, Any]) -> None:
     """Write arrays to exactly this path, in place of what is there, whole or not at all."""
     target = Path(os.path.realpath(path))  # a link stays, and what it names is replaced
     temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
+    before = _regular(target) if target.exists() else None
+    mode = 0o666 if before is None else 0o600  # of a new file the umask decides; nobody else sees one in the making
     try:
-        with temporary.open("xb") as file:
+        with open(temporary, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             np.savez(file, **arrays)
             file.flush()
             os.fsync(file.fileno())
+        if before is not None:
+            own = temporary.stat()
+            if (own.st_uid, own.st_gid) != (before.st_uid, before.st_gid):
+                shutil.chown(temporary, before.st_uid, before.st_gid)
+            temporary.chmod(stat.S_IMODE(before.st_mode))
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _regular(path: Path) -> os.stat_result:
+    """Tell what the system says of a file; refuse a pipe or a device, of which reading may never end."""
+    said = path.stat()
+    if not stat.S_ISREG(said.st_mode) and not stat.S_ISDIR(said.st_mode):  # of a folder, opening says it
+        raise ValueError(f"path must name a file, {str(path)!r} is none")
+    return said
 
 
 def _arrays_of(state: State) -> dict[str, Any]:

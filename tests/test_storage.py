@@ -216,6 +216,36 @@ def test_permissions_and_links(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
+@pytest.mark.skipif(os.name != "posix", reason="modes and pipes are POSIX's")
+def test_mode_and_owner_stay(tmp_path):
+    layer, path = BatchNormalization(), tmp_path / "layer.npz"
+    before = os.umask(0o027)
+    try:
+        layer.save(path)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    for mode in (0o600, 0o664):
+        path.chmod(mode)
+        layer.save(path)
+        assert stat.S_IMODE(path.stat().st_mode) == mode
+    if os.getuid() == 0:
+        os.chown(path, 12345, 23456)
+        layer.save(path)
+        assert (path.stat().st_uid, path.stat().st_gid) == (12345, 23456)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes and pipes are POSIX's")
+def test_pipes_and_devices_are_no_files(tmp_path):
+    """Reading of a pipe would wait for ever; a save would put a file in its place."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/null")):
+        for call in (BatchNormalization().save, BatchNormalization.load):
+            with pytest.raises(ValueError, match="path must name a file"):
+                call(path)
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
 def test_a_save_that_fails_leaves_the_old_file_and_no_other(failing, tmp_path, monkeypatch):
     path = saved(layer_of({}), tmp_path)
     before = path.read_bytes()
