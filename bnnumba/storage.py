@@ -48,8 +48,8 @@ class Stored(Stateful):
     def save(self, path: str | PathLike[str]) -> None:
         """Save the layer, built or not, to exactly this path: the npz file that `bnnumba.storage` describes.
 
-        A file that is there is replaced when all is written, and its mode and owner stay. What a training call keeps for `backward` is not saved,
-        nor is a callable initializer of a layer that is built: it becomes the default.
+        A file that is there is replaced when all is written, and its mode and owner stay. What a training call keeps
+        for `backward` is not saved, nor is a callable initializer of a layer that is built: it becomes the default.
 
         Raises
         ------
