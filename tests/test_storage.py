@@ -215,7 +215,6 @@ def test_permissions_and_links(tmp_path):
     check_equal(layer, BatchNormalization.load(path))
 
 
-@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
 @pytest.mark.skipif(os.name != "posix", reason="modes and pipes are POSIX's")
 def test_mode_and_owner_stay(tmp_path):
     layer, path = BatchNormalization(), tmp_path / "layer.npz"
@@ -246,6 +245,7 @@ def test_pipes_and_devices_are_no_files(tmp_path):
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
+@pytest.mark.parametrize("failing", ["write", "fsync", "replace"])
 def test_a_save_that_fails_leaves_the_old_file_and_no_other(failing, tmp_path, monkeypatch):
     path = saved(layer_of({}), tmp_path)
     before = path.read_bytes()
