@@ -12,6 +12,7 @@ from threading import RLock, local
 from typing import Any
 
 import numba
+from numba.core.compiler_lock import global_compiler_lock
 
 from bnnumba.kernels import serial, threaded
 
@@ -115,3 +116,6 @@ def _begin_child() -> None:
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
     os.register_at_fork(after_in_child=_begin_child)
+    # A fork waits for a compilation in another thread, of which the child would have the locks but not the thread.
+    compiling: Any = global_compiler_lock
+    os.register_at_fork(before=compiling.acquire, after_in_parent=compiling.release, after_in_child=compiling.release)
