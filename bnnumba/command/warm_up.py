@@ -51,6 +51,8 @@ def _variants(kernel: Any, returning: bool) -> list[dict[str, Any]]:
     """
     parameters = inspect.signature(kernel).parameters
     optional = {name for name, each in parameters.items() if each.default is None}
+    if "rest" in optional:
+        return [{"rest": ...}]
     if returning or "activation" not in parameters:
         return [{}]
     if "activation" not in optional:
