@@ -38,6 +38,17 @@ class Batch(NamedTuple):
         return d, low, d, low
 
 
+@loop
+def _of_scaled(take: Take, coefficients: Array, place: int, n: int) -> Coefficients:
+    """Return mean_hi, power, scale and offset."""
+    return (
+        take(coefficients, 1, place, n),
+        take(coefficients, 2, place, n),
+        take(coefficients, 3, place, n),
+        take(coefficients, 4, place, n),
+    )
+
+
 class Forward(NamedTuple):
     """y = act(gamma*x_hat + beta + residual)."""
 
@@ -47,13 +58,8 @@ class Forward(NamedTuple):
 
     @loop
     def own(self, take: Take, coefficients: Array, place: int, n: int) -> Coefficients:
-        """Return mean_hi, power, scale and offset."""
-        return (
-            take(coefficients, 1, place, n),
-            take(coefficients, 2, place, n),
-            take(coefficients, 3, place, n),
-            take(coefficients, 4, place, n),
-        )
+        """Return what `scaled` needs."""
+        return _of_scaled(take, coefficients, place, n)
 
     @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
@@ -135,13 +141,8 @@ class Frozen(NamedTuple):
 
     @loop
     def own(self, take: Take, coefficients: Array, place: int, n: int) -> Coefficients:
-        """Return mean_hi, power, scale and offset."""
-        return (
-            take(coefficients, 1, place, n),
-            take(coefficients, 2, place, n),
-            take(coefficients, 3, place, n),
-            take(coefficients, 4, place, n),
-        )
+        """Return what `scaled` needs."""
+        return _of_scaled(take, coefficients, place, n)
 
     @loop
     def values(self, i: int, n: int, ahead: int, own: Coefficients) -> Vector:
