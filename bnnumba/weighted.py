@@ -14,6 +14,7 @@ import numpy as np
 from bnnumba import axes, checks, forms
 from bnnumba._types import Array
 from bnnumba.kernels.coefficients import Gradients, Statistics
+from bnnumba.kernels.extremes import ORDINARY_32, ORDINARY_64
 
 
 class Weights(NamedTuple):
@@ -99,6 +100,8 @@ def input_gradient_into(
     if total == 0:
         dx[...] = 0.0
         return
+    seldom = _extreme_features(sums, total, weights, x)
+    exact = _scaled_gradient(dy, x, seldom, statistics, sums, total, weights)  # first, as dx may be dy or x
     if x.itemsize == 2:  # half precision is rounded once, at the end
         step = np.empty(x.shape, np.float32)
     else:
@@ -106,6 +109,36 @@ def input_gradient_into(
     forms.normalize(x, mean, var, sums.dgamma / total, sums.dbeta / total, epsilon, step)
     forms.subtract_weighted(dy, weights.values, step)
     forms.frozen_input_gradient(step, var, gamma, epsilon, dx)
+    if exact is not None:
+        with np.errstate(over="ignore"):
+            dx[:, seldom] = exact
+
+
+def _extreme_features(sums: Gradients, total: float, weights: Weights, x: Array) -> Any:
+    """The features whose mean dy or its product with x_hat may be too large or too small for the data's dtype."""
+    ordinary = ORDINARY_64 if x.itemsize == 8 else ORDINARY_32
+    most_x_hat = math.sqrt(total / weights.values.min(initial=1.0, where=weights.values > 0))
+    size = np.maximum(abs(sums.dgamma), abs(sums.dbeta)) / total
+    too_small, too_large = size < 1 / ordinary, size > ordinary / most_x_hat
+    return np.flatnonzero((too_small & (size > 0)) | (too_large & (size < np.inf)))
+
+
+def _scaled_gradient(
+    dy: Array, x: Array, chosen: Array, statistics: Statistics, sums: Gradients, total: float, weights: Weights
+) -> Array | None:
+    """Make dx of some features in float64, from dy and gamma that powers of two bring near 1; None of no features."""
+    if not chosen.size:
+        return None
+    (mean, var, gamma), epsilon = (each[chosen] for each in statistics[:3]), statistics.epsilon
+    x, dy = x[:, chosen].astype(np.float64), dy[:, chosen].astype(np.float64)
+    by_dy, by_gamma = (np.frexp(most)[1] for most in (abs(dy).max(axis=(0, 2)), gamma))
+    products, means = (np.ldexp(each[chosen] / total, -by_dy) for each in sums)
+    step = np.empty_like(x)
+    forms.normalize(x, mean, var, products, means, epsilon, step)
+    forms.subtract_weighted(np.ldexp(dy, -by_dy[:, np.newaxis]), weights.values, step)
+    forms.frozen_input_gradient(step, var, np.ldexp(gamma, -by_gamma), epsilon, step)
+    result: Array = np.ldexp(step, (by_dy + by_gamma)[:, np.newaxis])
+    return result
 
 
 def _check_sum(total: float) -> None:

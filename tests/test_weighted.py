@@ -285,6 +285,39 @@ FAR_AWAY = [  # dtype, a first sample, its weight
 ]  # fmt: skip
 
 
+EXTREMES = [(np.float32, 1e-42, 1.0), (np.float32, 1e37, 1e-3), (np.float32, 3e37, 1e-40), (np.float32, 1e-40, 1e38),
+            (np.float64, 1e-290, 1e100), (np.float64, 1e300, 1e-20), (np.float64, 1e200, 1e-310)]  # fmt: skip
+
+
+@KINDS
+@pytest.mark.parametrize("out", [None, "dy", "x"])
+@pytest.mark.parametrize(("dtype", "dy_size", "gamma_size"), EXTREMES)
+def test_gradients_near_the_ends_of_the_dtype(dtype, dy_size, gamma_size, out, kind):
+    """Of one feature in three; the others keep their bits."""
+    step = Step(kind, (60, 3), -1, dtype)
+    p, usual = step.p, step.backward()
+    dy, gamma = p.dy.copy(), p.gamma.copy()
+    dy[:, 1] = (p.dy[:, 1] * oracle.WIDE(dy_size)).astype(dtype)
+    gamma[1] *= gamma_size
+    exact = oracle.backward(dy, p.x, *step.moments[:2], gamma, -1, 1e-3, weights=step.w)
+    step.p = p._replace(x=p.x.copy(), dy=dy.copy(), gamma=gamma)
+    found = step.backward(out=None if out is None else getattr(step.p, out))
+    bounds.check_gradients(dtype, found, exact, share=step.w.astype(oracle.WIDE) / step.w.sum())
+    for name in ("dx", "dgamma", "dbeta"):
+        assert same_bits(getattr(found, name)[..., ::2], getattr(usual, name)[..., ::2])
+
+
+def test_a_far_position_that_hardly_counts_has_its_gradient():
+    """There |x_hat| is beyond float32."""
+    x = np.float32([[1e37], [1.0], [2.0], [3.0]])
+    w = np.array([[1e-88], [1.0], [1.0], [1.0]])
+    dy = np.float32([[0.0], [1.0], [-3.0], [0.5]])
+    mean, var, _ = bnnumba.moments(x, sample_weight=w)
+    found = bnnumba.batch_norm_backward(dy, x, mean, var, sample_weight=w)
+    exact = oracle.backward(dy, x, mean, var, np.ones(1), -1, 1e-3, weights=w)
+    bounds.check_gradients(np.float32, found, exact, share=w.astype(oracle.WIDE) / w.sum())
+
+
 @pytest.mark.parametrize("place", ["first", "last", "spread"])
 @pytest.mark.parametrize(("shape", "axis"), [((300, 3), -1), ((4, 3, 70), 1)], ids=str)
 @pytest.mark.parametrize(("dtype", "far", "tiny"), FAR_AWAY)

@@ -37,15 +37,18 @@ ORDINARY_64 = 2.0**900
 
 
 @helper
-def resum(sums: Sums, statistics: Statistics, f: int, n: int, product: Vector, gradients: Gradients) -> None:
+def resum(
+    sums: Sums, statistics: Statistics, f: int, n: int, product: Vector, gradients: Gradients, of_x: bool
+) -> None:
     """Make the sums of some of the features f..f+n again; product: the sum that dgamma is made of.
 
-    Where it is 0, no number was too small for it if all of dy or of x_hat are 0.
+    Where it is 0, no number was too small for it if all of dy or of x_hat are 0; x_hat is, where var is 0 and of x.
     """
     x, grid = sums.inputs.x, sums.grid
     count, repeats, one, zero = x.shape[0] * x.shape[2], grid.inner if grid.by_column else 1, splat(1.0), splat(0.0)
     dbeta = load(gradients.dbeta, f, n)
-    nothing = choose(equal(load(statistics.var, f, n), zero), zero, choose(equal(dbeta, zero), zero, one))
+    constant = choose(equal(load(statistics.var, f, n), zero), splat(0.0 if of_x else 1.0), one)
+    nothing = choose(equal(dbeta, zero), zero, constant)
     doubted = choose(equal(product, zero), nothing, choose(small(product, count, x), one, zero))
     marks = _lanes(choose(large(product, x), one, choose(large(dbeta, x), one, doubted)))
     for k in range(n):

@@ -61,7 +61,7 @@ def differentiate_groups(
         first, last = region.first, region.last
         centre(statistics, grid, first, last, sums.centres)
         within_work(sum_share, signed(1), (sums, first, last, residual))
-        finish_gradients(sums, statistics, first, last, gradients)
+        finish_gradients(sums, statistics, first, last, gradients, True)
         put_backward(sweep.inputs, statistics, gradients, first, last, coefficients)
         to_all_columns(coefficients, BACKWARD, grid, first, last)
         fill_region(sweep, grid, region)

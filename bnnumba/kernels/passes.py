@@ -223,7 +223,7 @@ def gradient_sums_into(
 ) -> None:
     """Fill dgamma = sum(dresidual * x_hat) and dbeta = sum(dresidual); and dresidual, where it is given."""
     inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, None, None, epsilon)
-    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _residual_sweep(dresidual, inputs, False))
+    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _residual_sweep(dresidual, inputs, False), False)
 
 
 def input_gradient(
@@ -295,7 +295,7 @@ def batch_norm_backward_into(
         residual = _residual_sweep(dresidual, inputs, True)
         each_thread(differentiate_groups, threads, (sums, sweep, statistics, gradients, residual))
         return
-    _fill_gradients(inputs, statistics, gradients, _residual_sweep(dresidual, inputs, False))
+    _fill_gradients(inputs, statistics, gradients, _residual_sweep(dresidual, inputs, False), True)
     _fill_dx(behind, statistics, gradients, dx)
 
 
@@ -337,10 +337,11 @@ def frozen_backward_into(
     """
     inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, gamma, None, epsilon)
     if dresidual is None and (shared(dx, dy) or shared(dx, x)):  # sums may have to be made again, see `extremes`
-        _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), None)
+        _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), None, False)
         _fill_frozen_dx(Frozen(dy, y, activation), statistics, dx)
         return
-    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _frozen_sweep(dresidual, inputs, statistics, dx))
+    sweep = _frozen_sweep(dresidual, inputs, statistics, dx)
+    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), sweep, False)
     if dresidual is not None:
         behind = _with_dresidual(dresidual, inputs)
         _fill_frozen_dx(Frozen(behind.dy, behind.y, behind.activation), statistics, dx)
@@ -383,8 +384,10 @@ def _fill_forward(inputs: Forward, statistics: Statistics, y: Data) -> None:
     each_thread(fill_share, thread_count(), (sweep, grid))
 
 
-def _fill_gradients(inputs: Backward, statistics: Statistics, gradients: Gradients, sweep: Sweep | None) -> None:
-    """Fill the sums; and in the same sweep over the data what `sweep` says."""
+def _fill_gradients(
+    inputs: Backward, statistics: Statistics, gradients: Gradients, sweep: Sweep | None, of_x: bool
+) -> None:
+    """Fill the sums; and in the same sweep over the data what `sweep` says. of_x: whether the moments are x's own."""
     x = inputs.x
     if x.size == 0:
         dgamma, dbeta = gradients
@@ -394,7 +397,7 @@ def _fill_gradients(inputs: Backward, statistics: Statistics, gradients: Gradien
     sums = Sums(inputs, grid, new_coefficients(grid, x), new_partial(grid, x))
     centre(statistics, grid, first, last, sums.centres)
     each_thread(sum_share, thread_count(), (sums, first, last, sweep))
-    finish_gradients(sums, statistics, first, last, gradients)
+    finish_gradients(sums, statistics, first, last, gradients, of_x)
 
 
 def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx: Data) -> None:

@@ -257,8 +257,10 @@ def _finish_moments(sums: Sums, number: float, first: int, last: int, pivot: Arr
 
 
 @helper
-def finish_gradients(sums: Sums, statistics: Statistics, first: int, last: int, gradients: Gradients) -> None:
-    """Turn the sums of dy and dy*(x - mean_hi)*x_power into dbeta and dgamma."""
+def finish_gradients(
+    sums: Sums, statistics: Statistics, first: int, last: int, gradients: Gradients, of_x: bool
+) -> None:
+    """Turn the sums of dy and dy*(x - mean_hi)*x_power into dbeta and dgamma. of_x: whether the moments are x's."""
     x, partial = sums.inputs.x, sums.partial
     mean, var = statistics.mean, statistics.var
     dgamma, dbeta = gradients
@@ -274,7 +276,7 @@ def finish_gradients(sums: Sums, statistics: Statistics, first: int, last: int, 
         store(dbeta, f, n, total)
         store(dgamma, f, n, (product - mean_lo * power * total) * (rstd / power))
         if any_lane(small(product, x.shape[0] * x.shape[2], x)) or any_lane(large(binade(product) + binade(total), x)):
-            resum(sums, statistics, f, n, product, gradients)
+            resum(sums, statistics, f, n, product, gradients, of_x)
 
 
 @helper

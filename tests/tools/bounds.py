@@ -8,7 +8,7 @@
     |dx - exact|     <= 12*eps * |gamma|*rstd * (|dy| + mean|dy| + |x_hat|*mean|dy*x_hat|) + the same
 
 Below the normal numbers no relative bound can hold: a result may be one smallest subnormal number off. Where the exact
-value comes as near to the largest number, or to its negative, as its bound, or passes it, a result may be infinite there.
+value is as near to the largest number, or to its negative, as its bound, or passes it, a result may be infinite there.
 """
 
 import numpy as np

@@ -71,7 +71,7 @@ def cases(draw):
     x = (scale * (draw(st.sampled_from(OFFSETS)) + KINDS[kind](rng, shape))).astype(dtype)
     features = oracle.feature_shape(shape, feature_axis)
     weights = {} if draw(st.booleans()) else _weights(draw, rng, oracle.position_shape(shape, feature_axis))
-    dy_size, gamma_size = (1.0 if weights else draw(_sizes(sizes[dtype])) for sizes in (DY_SIZES, GAMMA_SIZES))
+    dy_size, gamma_size = (draw(_sizes(sizes[dtype])) for sizes in (DY_SIZES, GAMMA_SIZES))
     dy = (dy_size * (0.5 + rng.standard_normal(shape)).astype(oracle.WIDE)).astype(dtype)
     problem = Problem(x, dy, gamma_size * rng.uniform(-2, 2, features), rng.uniform(-2, 2, features))
     place = st.tuples(st.integers(0, max(x.size - 1, 0)), st.sampled_from(NOT_FINITE))
