@@ -104,12 +104,9 @@ def empty_like(x: Array) -> Array:
     return buffers.empty_like(x, _native(x))
 
 
-def flat(array: Array) -> Array:
-    """A feature-shaped array, flat, contiguous and native, in its own dtype: itself, or a view, where it is so."""
-    array = _base_class(array)
-    if not _plain(array):
-        array = np.array(array, dtype=_native(array), order="C")
-    return array if array.ndim == 1 else array.reshape(array.size)
+def flat_copy(array: Array) -> Array:
+    """A new array like a feature-shaped one, flat, contiguous and native, in its own dtype."""
+    return np.array(array, dtype=_native(array), order="C").reshape(array.size)
 
 
 def flat_double(array: Array) -> Array:

@@ -10,10 +10,12 @@ from bnnumba import axes, checks, forms, outputs, weighted
 from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.activations import Activation, activation_of
 from bnnumba.kernels import coefficients, serial
-from bnnumba.outputs import apart, apart_or_same, no_output, output
+from bnnumba.outputs import Change, apart, apart_or_same, no_output, output, write
 from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
 from bnnumba.weighted import weights_of
+
+MOST_COUNTED = 2**62  # past that, count/(count - 1) is 1
 
 Dx = TypeVar("Dx", Array, None, Array | None)
 Dresidual = TypeVar("Dresidual", Array, None, Array | None)
@@ -446,21 +448,20 @@ def update_moving(
     apart("moving_var", moving_var, [("moments.mean", moments.mean)])
     apart_or_same("moving_mean", moving_mean, "moments.mean", moments.mean)
     apart_or_same("moving_var", moving_var, "moments.var", moments.var)
-    move(moving_mean, moving_var, moments, momentum, ddof, skip_nonfinite)
+    write(moved(moving_mean, moving_var, moments, momentum, ddof, skip_nonfinite))
 
 
-def move(
+def moved(
     moving_mean: Array, moving_var: Array, moments: Moments, momentum: float, ddof: int, skip_nonfinite: bool
-) -> None:
-    """Do what `update_moving` does, for arguments that were checked."""
-    flat_mean, flat_var = axes.flat(moving_mean), axes.flat(moving_var)
+) -> list[Change]:
+    """What `update_moving` changes, for arguments that were checked."""
+    new_mean, new_var = axes.flat_copy(moving_mean), axes.flat_copy(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
     kernel = serial.update_moving_finite if skip_nonfinite else serial.update_moving
-    count = moments.count if ddof else moments.count > 0  # by how much it is more does not matter then
-    kernel(flat_mean, flat_var, batch_mean, batch_var, int(count), momentum, ddof)
-    for moving, result in ((moving_mean, flat_mean), (moving_var, flat_var)):
-        if result is not moving:
-            moving[...] = result.reshape(moving.shape)
+    count = min(int(moments.count), MOST_COUNTED) if ddof else int(moments.count > 0)
+    kernel(new_mean, new_var, batch_mean, batch_var, count, momentum, ddof)
+    shape = moving_mean.shape
+    return [(moving_mean, ..., new_mean.reshape(shape)), (moving_var, ..., new_var.reshape(shape))]
 
 
 def _behind(view: axes.View, residual: Array | None, act: Any) -> tuple[Any, ...]:

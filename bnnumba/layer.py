@@ -13,10 +13,10 @@ from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.activations import Activation, text_of
 from bnnumba.building import Initializer
 from bnnumba.exchange import Exchanged
-from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, move, normalize
-from bnnumba.outputs import moving
+from bnnumba.functional import Gradients, batch_norm, batch_norm_backward, moments, moved, normalize
+from bnnumba.outputs import Change, filling, moving, write
 from bnnumba.pooling import Moments
-from bnnumba.renorm import Correction, Statistics, clipping, correction_of, update
+from bnnumba.renorm import Correction, Statistics, clipping, correction_of, moved_statistics
 from bnnumba.state import NONE_YET
 from bnnumba.storage import Stored
 from bnnumba.streaming import pooled_moments
@@ -191,7 +191,8 @@ class BatchNormalization(Exchanged, Stored):
         mean, var = self.moving_mean, self.moving_variance
         y = self._normalize(x, mean, var, self.gamma, self.beta, residual)
         if training:
-            self._save(x, Moments(mean.copy(), var.copy(), 0), y, residual, {}, frozen=True)
+            statistics = Moments(mean.copy(), var.copy(), 0)
+            self._saved = Saved(x, statistics, True, self._kept(y), residual is not None, {})
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -222,9 +223,8 @@ class BatchNormalization(Exchanged, Stored):
         assert dx is not None
         if saved.correction is not None:
             dgamma = saved.correction.dgamma(dgamma, dbeta)
-        self.dgamma = dgamma if self.scale else NONE_YET
-        self.dbeta = dbeta if self.center else NONE_YET
-        self._saved = None
+        found = {"dgamma": dgamma if self.scale else None, "dbeta": dbeta if self.center else None, "_saved": None}
+        vars(self).update(found)
         return dx if dresidual is None else (dx, dresidual)  # type: ignore[return-value]
 
     def recompute_moving(self, batches: Iterable[Array], *, progress: bool = False) -> None:
@@ -253,11 +253,14 @@ class BatchNormalization(Exchanged, Stored):
             return
         variance = population.var * (population.count / max(population.count - self.ddof, 1))
         kept = np.isfinite(population.mean) & np.isfinite(variance) if self.skip_nonfinite else np.True_
-        np.copyto(self.moving_mean, population.mean, where=kept)
-        np.copyto(self.moving_variance, variance, where=kept)
-        if self.moving_stddev is not None:
-            np.copyto(self.moving_stddev, np.sqrt(variance + self.epsilon), where=kept)
-        self.batches_seen = number
+        found = {"moving_mean": population.mean, "moving_variance": variance}
+        if self.renorm:
+            found["moving_stddev"] = np.sqrt(variance + self.epsilon)
+        own = moving(population.mean.shape, **{name: getattr(self, name) for name in found})
+        changes = [
+            filling(array, np.where(kept, values, array)) for array, values in zip(own, found.values(), strict=True)
+        ]
+        write([*changes, (vars(self), "batches_seen", number)])
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, by name; the activation as a text."""
@@ -280,9 +283,8 @@ class BatchNormalization(Exchanged, Stored):
         given = {"moving_mean": self.moving_mean, "moving_variance": self.moving_variance}
         moving_mean, moving_variance = moving(feature_shape, **given)
         y, batch = self._batch_norm(x, residual, weights)
-        move(moving_mean, moving_variance, batch, self._momentum(), self.ddof, self.skip_nonfinite)
-        self.batches_seen += batch.count > 0
-        self._save(x, batch, y, residual, weights)
+        changes = moved(moving_mean, moving_variance, batch, self._momentum(), self.ddof, self.skip_nonfinite)
+        self._trained(changes, Saved(x, batch, False, self._kept(y), residual is not None, weights))
         return y
 
     def _renormalize(
@@ -294,10 +296,20 @@ class BatchNormalization(Exchanged, Stored):
         y = self._normalize(
             counted(x, batch.count), batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual
         )
-        update(statistics, batch, self.epsilon, self._momentum(), self.renorm_momentum, self.skip_nonfinite)
-        self.batches_seen += batch.count > 0
-        self._save(x, batch, y, residual, weights, correction=correction)
+        moves = moved_statistics(
+            statistics, batch, self.epsilon, self._momentum(), self.renorm_momentum, self.skip_nonfinite
+        )
+        self._trained(moves, Saved(x, batch, False, self._kept(y), residual is not None, weights, correction))
         return y
+
+    def _trained(self, changes: list[Change], saved: Saved) -> None:
+        """End a training call: whatever it changes, at once."""
+        batches_seen, own = self.batches_seen + (saved.statistics.count > 0), vars(self)
+        write([*changes, (own, "batches_seen", batches_seen), (own, "_saved", saved)])
+
+    def _kept(self, y: Array) -> Array | None:
+        """Return y where backward needs it."""
+        return None if self.activation is None else y
 
     def _momentum(self) -> float:
         """Return the next batch's."""
@@ -316,19 +328,6 @@ class BatchNormalization(Exchanged, Stored):
             *(x, mean, var, gamma, beta, self.axis), epsilon=self.epsilon, activation=self.activation, residual=residual
         )
 
-    def _save(
-        self,
-        x: Array,
-        statistics: Moments,
-        y: Array,
-        residual: Array | None,
-        weights: dict[str, Any],
-        frozen: bool = False,
-        correction: Correction | None = None,
-    ) -> None:
-        kept = None if self.activation is None else y
-        self._saved = Saved(x, statistics, frozen, kept, residual is not None, weights, correction)
-
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         built = self._feature_shape
         if built is not None:
@@ -343,11 +342,11 @@ class BatchNormalization(Exchanged, Stored):
         gamma = initial("gamma_initializer", self.dtype) if self.scale else NONE_YET
         mean = initial("moving_mean_initializer", np.float64)
         var = initial("moving_variance_initializer", np.float64)
-        self.gamma, self.beta, self.moving_mean, self.moving_variance = gamma, beta, mean, var
+        made = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": var}
         if self.renorm:
             stddev = np.asarray(np.sqrt(var))
-            self.moving_stddev, self.renorm_mean, self.renorm_stddev = stddev, mean.copy(), stddev.copy()
-        self._feature_shape = feature_shape
+            made.update(moving_stddev=stddev, renorm_mean=mean.copy(), renorm_stddev=stddev.copy())
+        vars(self).update(made, _feature_shape=feature_shape)
 
     # ---- hooks that SyncBatchNormalization overrides, see `bnnumba.mpi`
 

@@ -1,6 +1,9 @@
-"""Arrays that a caller gives to be written to: what they must be, and what memory they may share."""
+"""Arrays that a caller gives to be written to: what they must be, what memory they may share, and how they change."""
 
+from collections import deque
 from collections.abc import Iterable, Mapping
+from itertools import starmap
+from operator import setitem
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ from bnnumba import checks
 from bnnumba._types import Array
 
 Others = Mapping[str, npt.NDArray[Any] | None]
+Change = tuple[Any, Any, Any]  # a container, a key, and the value that it gets
 
 OVERLAP_WORK = 10_000  # of numpy.shares_memory; past that, arrays are taken to overlap
 
@@ -33,6 +37,19 @@ def moving(shape: tuple[int, ...], **given: Any) -> list[Array]:
     for name, array in arrays.items():
         apart(name, array, [(other, arrays[other]) for other in arrays if other != name])
     return list(arrays.values())
+
+
+def write(changes: list[Change]) -> None:
+    """Set container[key] = value for each: all of them or, with an interrupt, none.
+
+    Handlers of signals run between two steps of Python only, and this is one. The attributes of an object are its vars.
+    """
+    deque(starmap(setitem, changes), maxlen=0)
+
+
+def filling(array: Array, values: Array) -> Change:
+    """The change that gives an array these values, in its own dtype."""
+    return array, ..., values.astype(array.dtype)
 
 
 def no_output(out: object) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 
 from bnnumba import checks
 from bnnumba._types import Array
-from bnnumba.functional import move
+from bnnumba.functional import moved
+from bnnumba.outputs import Change, filling
 from bnnumba.pooling import Moments
 
 
@@ -62,27 +63,28 @@ def correction_of(moments: Moments, statistics: Statistics, epsilon: float, clip
     return Correction(np.clip(r, clipping.rmin, clipping.rmax), np.clip(d, -clipping.dmax, clipping.dmax))
 
 
-def update(
+def moved_statistics(
     statistics: Statistics,
     moments: Moments,
     epsilon: float,
     momentum: float,
     renorm_momentum: float,
     skip_nonfinite: bool,
-) -> None:
-    """Move the statistics towards a batch's, in place; a batch of no elements leaves them.
+) -> list[Change]:
+    """What moves the statistics towards a batch's; a batch of no elements leaves them.
 
     moving = m*moving + (1 - m)*batch, with momentum for moving_mean and moving_stddev, with renorm_momentum for the
     others; moving_variance = max(moving_stddev**2 - epsilon, 0).
     """
     if moments.count == 0:
-        return
+        return []
     batch = moments._replace(var=np.asarray(np.sqrt(moments.var + epsilon)))  # each mean is moved with a deviation
-    move(statistics.moving_mean, statistics.moving_stddev, batch, momentum, 0, skip_nonfinite)
-    move(statistics.renorm_mean, statistics.renorm_stddev, batch, renorm_momentum, 0, skip_nonfinite)
+    moving = moved(statistics.moving_mean, statistics.moving_stddev, batch, momentum, 0, skip_nonfinite)
+    renorm = moved(statistics.renorm_mean, statistics.renorm_stddev, batch, renorm_momentum, 0, skip_nonfinite)
     kept = np.isfinite(batch.mean) & np.isfinite(batch.var) if skip_nonfinite else np.True_
-    variance = np.maximum(statistics.moving_stddev**2 - epsilon, 0.0)
-    np.copyto(statistics.moving_variance, variance, where=kept)
+    _, _, stddev = moving[1]
+    variance = np.where(kept, np.maximum(stddev**2 - epsilon, 0.0), statistics.moving_variance)
+    return [*moving, *renorm, filling(statistics.moving_variance, variance)]
 
 
 def clipping(value: object) -> Clipping:

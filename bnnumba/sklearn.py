@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -83,6 +84,12 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return tags
 
     def _see(self, X: Any, first: bool) -> Self:
+        other = copy(self)
+        other._take(X, first)
+        self.__dict__ = other.__dict__  # at once: an interrupt before leaves all as it was
+        return self
+
+    def _take(self, X: Any, first: bool) -> None:
         x = self._named(X, first) if first else self._fitting(X)
         count, spread = _statistics(x, self.feature_axis)
         if not first:
@@ -93,7 +100,6 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.scale_ = np.where(self._constant(), 1.0, np.sqrt(self.var_))
         self.n_samples_seen_ = count.copy() if np.unique(count).size > 1 else int(count.max(initial=0))
         self.n_features_in_ = count.size
-        return self
 
     def _constant(self) -> Any:
         """Where var_ is what rounding makes of constants (Chan, Golub, LeVeque 1983), by scikit-learn's bound."""

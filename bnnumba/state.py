@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 from bnnumba import checks
 from bnnumba._types import Array
+from bnnumba.outputs import filling, write
 
 WEIGHTS = ("gamma", "beta", "moving_mean", "moving_variance", "moving_stddev", "renorm_mean", "renorm_stddev")
 NONE_YET: Any = None  # of arrays that are typed as they are in a built layer, so that a training loop needs no checks
@@ -65,8 +66,7 @@ class Stateful:
         """
         own = self._weights()
         came = _weights(weights, list(own), self._feature_shape)
-        for weight, values in zip(own.values(), came, strict=True):
-            weight[...] = values
+        write([filling(weight, values) for weight, values in zip(own.values(), came, strict=True)])
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         raise NotImplementedError

@@ -4,6 +4,9 @@ statistics are mean, var and beta, as (3, features) in float64. dgamma and dbeta
 one.
 """
 
+from collections import deque
+from itertools import starmap
+
 import torch
 from torch import Tensor
 
@@ -17,6 +20,7 @@ from bnnumba.torch.memory import Features, address, array_of, dense, dense_like,
 from bnnumba.torch.registry import within_threads
 
 Moving = tuple[Tensor, Tensor, Tensor | None, float | None]  # running mean and var, num_batches_tracked, momentum
+Copies = list[tuple[Tensor | None, Tensor | None]]
 
 
 @within_threads
@@ -43,11 +47,10 @@ def forward(
         residual = dense_like("residual", residual, x, order)
     gamma, *scale = features("weight", gamma, channels)
     beta, *offset = features("bias", beta, channels)
-    step = None
     if moving is not None:
-        mean, var, batches, momentum = moving
-        step = _step(batches, momentum)
+        mean, var, *_ = moving
     (running_mean, *mean_at), (running_var, *var_at) = _running(mean, var, channels, moving is not None)
+    step, copies = (None, []) if moving is None else _step(*moving, running_mean, running_var)
     added = None if residual is None else address("residual", residual)
     act = activation_of(activation or None)
     run_either(
@@ -65,8 +68,7 @@ def forward(
         ),
         (x.dtype, residual is None, given, step is None, type(act)),
     )
-    if moving is not None:
-        _write_back(mean, running_mean, var, running_var)
+    _write_back(copies)
     return y, statistics
 
 
@@ -165,8 +167,9 @@ def move(
     channels = statistics.shape[-1]
     statistics_tensor(statistics, channels, torch.float64)
     (mean, *mean_at), (var, *var_at) = _running(running_mean, running_var, channels, True)
-    move_at(address("statistics", statistics), channels, count, (*mean_at, *var_at), _step(batches, momentum))
-    _write_back(running_mean, mean, running_var, var)
+    step, copies = _step(running_mean, running_var, batches, momentum, mean, var)
+    move_at(address("statistics", statistics), channels, count, (*mean_at, *var_at), step)
+    _write_back(copies)
 
 
 def _running(mean: Tensor | None, var: Tensor | None, channels: int, needed: bool) -> tuple[Features, Features]:
@@ -175,16 +178,29 @@ def _running(mean: Tensor | None, var: Tensor | None, channels: int, needed: boo
     return features("running_mean", mean, channels), features("running_var", var, channels)
 
 
-def _step(batches: Tensor | None, momentum: float | None) -> Step:
+def _step(
+    mean: Tensor | None,
+    var: Tensor | None,
+    batches: Tensor | None,
+    momentum: float | None,
+    moved_mean: Tensor | None,
+    moved_var: Tensor | None,
+) -> tuple[Step, Copies]:
+    """Return the step of what moves; and who gets which copy, where what moves are copies in memory that kernels take.
+
+    Then a copy is counted as well, so that all change at once, or with an interrupt none.
+    """
     if batches is not None:
         counter_tensor("num_batches_tracked", batches, torch.int64)
-    counter = 0 if batches is None else address("num_batches_tracked", batches)
-    return counter, momentum is None, 0.0 if momentum is None else float(momentum)
+    counted = batches
+    if batches is not None and not (moved_mean is mean and moved_var is var):
+        counted = batches.clone()
+    counter = 0 if counted is None else address("num_batches_tracked", counted)
+    step = counter, momentum is None, 0.0 if momentum is None else float(momentum)
+    pairs = (mean, moved_mean), (var, moved_var), (batches, counted)
+    return step, [pair for pair in pairs if pair[0] is not pair[1]]
 
 
-def _write_back(mean: Tensor, moved_mean: Tensor, var: Tensor, moved_var: Tensor) -> None:
-    """Give running statistics what moved: that is they themselves, or a copy in memory that kernels take."""
-    if moved_mean is not mean:
-        mean.copy_(moved_mean)
-    if moved_var is not var:
-        var.copy_(moved_var)
+def _write_back(copies: Copies) -> None:
+    """Give tensors what their copies hold, in one step of Python, between which no handler of a signal runs."""
+    deque(starmap(Tensor.copy_, copies), maxlen=0)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
+from itertools import starmap
 from typing import Any
 
 from torch import nn
 
 from bnnumba import checks
+from bnnumba.activations import text_of
 from bnnumba.torch.memory import ZERO
 from bnnumba.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from bnnumba.torch.sequence import Sequence, convertible, original_class, sequence_class
@@ -61,6 +64,7 @@ def convert(model: nn.Module, *, back: bool = False) -> nn.Module:
 
 
 def _replace(model: nn.Module) -> None:
+    kinds: dict[nn.Module, Any] = {}
     for name, layer in model.named_modules():
         if type(layer) not in OURS:
             continue
@@ -68,27 +72,37 @@ def _replace(model: nn.Module) -> None:
         if refused:
             _log.info("%s: left as it is: %s", name, refused)
             continue
-        layer.__class__ = OURS[type(layer)]
-        layer.activation = None
-        _log.info("%s: %s of bnnumba", name, type(layer).__name__)
+        kinds[layer] = OURS[type(layer)]
+        vars(layer)["_activation"] = text_of(None)
+        _log.info("%s: %s of bnnumba", name, kinds[layer].__name__)
     for name, sequence in model.named_modules():
-        if convertible(sequence) and any(type(module) in THEIRS for module in sequence):
+        if convertible(sequence) and any(module in kinds or type(module) in THEIRS for module in sequence):
             kind: Any = type(sequence)
-            sequence.__class__ = sequence_class(kind)
+            kinds[sequence] = sequence_class(kind)
             _log.info("%s: calls a layer and the activation behind it at once", name)
+    _become(kinds)
 
 
 def _restore(model: nn.Module) -> None:
+    kinds: dict[nn.Module, Any] = {}
     for name, module in model.named_modules():
         if isinstance(module, Sequence):
-            module.__class__ = original_class(type(module))
-            _log.info("%s: %s of PyTorch", name, type(module).__name__)
+            kinds[module] = original_class(type(module))
         elif type(module) in THEIRS and module.activation is not None:
             _log.info("%s: left as it is: it has an activation of its own", name)
         elif type(module) in THEIRS:
-            module.__class__ = THEIRS[type(module)]
-            del module._activation
-            _log.info("%s: %s of PyTorch", name, type(module).__name__)
+            kinds[module] = THEIRS[type(module)]
+        if module in kinds:
+            _log.info("%s: %s of PyTorch", name, kinds[module].__name__)
+    _become(kinds)
+    for module in kinds:
+        vars(module).pop("_activation", None)
+
+
+def _become(kinds: dict[nn.Module, Any]) -> None:
+    """Give all modules their classes, or with an interrupt none: in one step of Python."""
+    changes = [(module, "__class__", kind) for module, kind in kinds.items()]
+    deque(starmap(object.__setattr__, changes), maxlen=0)
 
 
 def _refused(layer: nn.Module) -> str:
