@@ -110,8 +110,7 @@ def input_gradient_into(
     forms.subtract_weighted(dy, weights.values, step)
     forms.frozen_input_gradient(step, var, gamma, epsilon, dx)
     if exact is not None:
-        with np.errstate(over="ignore"):
-            dx[:, seldom] = exact
+        dx[:, seldom] = exact
 
 
 def _extreme_features(sums: Gradients, total: float, weights: Weights, x: Array) -> Any:
@@ -126,19 +125,42 @@ def _extreme_features(sums: Gradients, total: float, weights: Weights, x: Array)
 def _scaled_gradient(
     dy: Array, x: Array, chosen: Array, statistics: Statistics, sums: Gradients, total: float, weights: Weights
 ) -> Array | None:
-    """Make dx of some features in float64, from dy and gamma that powers of two bring near 1; None of no features."""
+    """Make dx of some features by float64, of dy and gamma that powers of two bring near 1; None of no features."""
     if not chosen.size:
         return None
     (mean, var, gamma), epsilon = (each[chosen] for each in statistics[:3]), statistics.epsilon
-    x, dy = x[:, chosen].astype(np.float64), dy[:, chosen].astype(np.float64)
-    by_dy, by_gamma = (np.frexp(most)[1] for most in (abs(dy).max(axis=(0, 2)), gamma))
+    wide_x, wide_dy = _in_double(x, chosen), _in_double(dy, chosen)
+    by_dy, by_gamma = (np.frexp(most)[1] for most in (abs(wide_dy).max(axis=(0, 2)), gamma))
     products, means = (np.ldexp(each[chosen] / total, -by_dy) for each in sums)
-    step = np.empty_like(x)
-    forms.normalize(x, mean, var, products, means, epsilon, step)
-    forms.subtract_weighted(np.ldexp(dy, -by_dy[:, np.newaxis]), weights.values, step)
+    step = np.empty_like(wide_x)
+    forms.normalize(wide_x, mean, var, products, means, epsilon, step)
+    forms.subtract_weighted(np.ldexp(wide_dy, -by_dy[:, np.newaxis]), weights.values, step)
     forms.frozen_input_gradient(step, var, np.ldexp(gamma, -by_gamma), epsilon, step)
-    result: Array = np.ldexp(step, (by_dy + by_gamma)[:, np.newaxis])
+    with np.errstate(over="ignore"):
+        return _as_data(np.ldexp(step, (by_dy + by_gamma)[:, np.newaxis]), x.dtype)
+
+
+def _in_double(array: Array, chosen: Array) -> Array:
+    """The data of some features."""
+    if array.itemsize == 2:
+        single = np.empty(array.shape, np.float32)
+        forms.frozen_input_gradient(array, *_ones(array), 0.0, single)
+        array = single
+    return array[:, chosen].astype(np.float64, order="C")
+
+
+def _as_data(array: Array, dtype: np.dtype[Any]) -> Array:
+    """Data rounded to a dtype; float16 and bfloat16 come as integers of the same bits."""
+    if dtype.itemsize > 2:
+        return array.astype(dtype)
+    result = np.empty(array.shape, dtype)
+    forms.frozen_input_gradient(array.astype(np.float32), *_ones(array), 0.0, result)
     return result
+
+
+def _ones(array: Array) -> tuple[Array, Array]:
+    """A variance and a gamma that change nothing."""
+    return np.ones(array.shape[1]), np.ones(array.shape[1])
 
 
 def _check_sum(total: float) -> None:

@@ -292,19 +292,38 @@ EXTREMES = [(np.float32, 1e-42, 1.0), (np.float32, 1e37, 1e-3), (np.float32, 3e3
 @KINDS
 @pytest.mark.parametrize("out", [None, "dy", "x"])
 @pytest.mark.parametrize(("dtype", "dy_size", "gamma_size"), EXTREMES)
-def test_gradients_near_the_ends_of_the_dtype(dtype, dy_size, gamma_size, out, kind):
-    """Of one feature in three; the others keep their bits."""
-    step = Step(kind, (60, 3), -1, dtype)
+@pytest.mark.parametrize(("shape", "axis"), [((60, 3), -1), ((4, 5, 7), 1)], ids=str)
+def test_gradients_near_the_ends_of_the_dtype(shape, axis, dtype, dy_size, gamma_size, out, kind):
+    """Of every other feature; the others keep their bits."""
+    step = Step(kind, shape, axis, dtype)
     p, usual = step.p, step.backward()
-    dy, gamma = p.dy.copy(), p.gamma.copy()
-    dy[:, 1] = (p.dy[:, 1] * oracle.WIDE(dy_size)).astype(dtype)
-    gamma[1] *= gamma_size
-    exact = oracle.backward(dy, p.x, *step.moments[:2], gamma, -1, 1e-3, weights=step.w)
+    dy, gamma = np.moveaxis(p.dy.copy(), axis, -1), p.gamma.copy()
+    dy[..., 1::2] = (dy[..., 1::2] * oracle.WIDE(dy_size)).astype(dtype)
+    dy = np.ascontiguousarray(np.moveaxis(dy, -1, axis))
+    gamma[1::2] *= gamma_size
+    exact = oracle.backward(dy, p.x, *step.moments[:2], gamma, axis, 1e-3, weights=step.w)
     step.p = p._replace(x=p.x.copy(), dy=dy.copy(), gamma=gamma)
     found = step.backward(out=None if out is None else getattr(step.p, out))
     bounds.check_gradients(dtype, found, exact, share=step.w.astype(oracle.WIDE) / step.w.sum())
     for name in ("dx", "dgamma", "dbeta"):
-        assert same_bits(getattr(found, name)[..., ::2], getattr(usual, name)[..., ::2])
+        one, other = (np.moveaxis(getattr(each, name), axis if name == "dx" else -1, -1) for each in (found, usual))
+        assert same_bits(np.ascontiguousarray(one[..., ::2]), np.ascontiguousarray(other[..., ::2]))
+
+
+@pytest.mark.parametrize("behind", [{}, {"activation": "relu"}], ids=str)
+@pytest.mark.parametrize("size", [2.0**-110, 2.0**120])
+def test_half_precision_near_its_ends(size, behind):
+    """bfloat16 reaches as far as float32: a power of two changes nothing but dx's exponents."""
+    p, w = problem((60, 3), offset=3.0), weights_of("sample_weight", (60, 3), -1)
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+    x, dy = p.x.astype(bfloat16), p.dy.astype(bfloat16)
+    y, moments = bnnumba.batch_norm(x, p.gamma, p.beta, **w, **behind)
+    given = {**w, **behind, "y": y}
+    usual = bnnumba.batch_norm_backward(dy, x, *moments[:2], p.gamma, **given)
+    large = (dy.astype(np.float32) * np.float32(size)).astype(bfloat16)
+    found = bnnumba.batch_norm_backward(large, x, *moments[:2], p.gamma / size, **given)
+    one, other = found.dx.astype(np.float64), usual.dx.astype(np.float64)
+    np.testing.assert_allclose(one, other, rtol=2.0**-7, atol=2.0**-11 * abs(other).max())  # its rounding; float32's
 
 
 def test_a_far_position_that_hardly_counts_has_its_gradient():
