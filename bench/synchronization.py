@@ -14,7 +14,8 @@ import numpy as np
 from mpi4py import MPI
 
 from bnnumba import BatchNormalization
-from bnnumba.mpi import SyncBatchNormalization, exchange, merged_moments
+from bnnumba.mpi import LOG_AFTER, SyncBatchNormalization, link_of
+from bnnumba.ranks import call_of, exchange, merged_moments
 
 COMM = MPI.COMM_WORLD
 CALLS = 10  # in a round
@@ -41,11 +42,12 @@ def training(layer: BatchNormalization, x: np.ndarray) -> Callable[[], object]:
 
 
 def exchanging(features: int) -> Callable[[], object]:
-    moments, sums = np.ones(1 + 4 * features), np.ones((2, features))
+    moments, sums, call = np.ones(1 + 4 * features), np.ones(2 * features), call_of("benchmark", 0)
 
     def step() -> None:
-        exchange(moments, merged_moments, COMM)
-        exchange(sums, np.add, COMM)
+        with link_of(COMM).during(COMM, call, LOG_AFTER) as link:
+            exchange(moments, merged_moments, call, link)
+            exchange(sums, np.add, call, link)
 
     return step
 

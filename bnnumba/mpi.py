@@ -1,15 +1,19 @@
 """Batch normalization over the batches of many processes together, by MPI (the extra `mpi`).
 
 Every rank calls its layer with its own part of the batch. A training forward sends one message of each feature's count,
-mean and variance, and its backward one of the two sums, log2(ranks) times; see `exchange`. Start programs by
+mean and variance, and its backward one of the two sums, log2(ranks) times; see `ranks`. Start programs by
 `mpiexec -n 4 python -m mpi4py train.py`: a rank that raises then ends the others too, which would wait for it for ever.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import math
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Self
 
@@ -19,7 +23,8 @@ from bnnumba import checks
 from bnnumba._types import Array
 from bnnumba.functional import Gradients, batch_norm_backward, input_gradient
 from bnnumba.layer import BatchNormalization, Saved
-from bnnumba.pooling import Moments, pooled_rows, rows_of, spread_of
+from bnnumba.pooling import Moments
+from bnnumba.ranks import Call, call_of, exchange, exchange_moments
 from bnnumba.weighted import counted
 
 try:
@@ -27,7 +32,12 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("bnnumba.mpi needs mpi4py: pip install 'bnnumba[mpi]'") from error
 
-Merge = Callable[[Array, Array], Array]
+SPINS = 100  # looks for a message, before other processes may have the core
+LOG_AFTER = 60.0
+# What ranks must have alike, besides what `_call` names.
+AGREED = ("axis", "epsilon", "ddof", "activation", "skip_nonfinite", "renorm", "renorm_momentum", "_clipping")
+
+_log = logging.getLogger("bnnumba.mpi")
 
 
 class SyncBatchNormalization(BatchNormalization):
@@ -45,12 +55,16 @@ class SyncBatchNormalization(BatchNormalization):
         Those of `BatchNormalization`.
     comm : mpi4py.MPI.Intracomm
         Whose ranks share the batch. Messages go by a private duplicate of it, made at the first training call.
+    log_after : real number >= 0
+        Seconds after which the logger "bnnumba.mpi" warns that this rank still waits for another, and in which call.
 
     Attributes
     ----------
     comm : mpi4py.MPI.Intracomm
-        It is no part of `get_config` and of files: layers of `from_config`, `load` and the like have COMM_WORLD. Copies
-        share it. A layer can be pickled if it is COMM_WORLD or COMM_SELF.
+        Another may be set. It is no part of `get_config` and of files: layers of `from_config`, `load` and the like
+        have COMM_WORLD. Copies share it. A layer can be pickled if it is COMM_WORLD or COMM_SELF.
+    log_after : float
+        No part of `get_config` and of files either.
     dgamma, dbeta : arrays of the feature shape, float64
         This rank's share, sums over its own part, as in PyTorch: the training loop adds them up over the ranks, as it
         does with every other gradient.
@@ -60,29 +74,53 @@ class SyncBatchNormalization(BatchNormalization):
     Raises
     ------
     TypeError, ValueError
-        If an argument is not as above; at the first training call, on all ranks, if their feature shapes differ.
+        If an argument is not as above; in any call that exchanges something, a ValueError on all ranks, if they do not
+        make the same call of the same layer, with the same feature shape, dtype and options.
 
     Notes
     -----
-    All ranks make their layers alike, and make the same training calls, `backward` and `recompute_moving`, in the same
-    order. `recompute_moving` takes the batches of all ranks together; each rank has one at least, maybe an empty one.
+    All ranks make their layers in the same order, copies and loaded ones too: a layer is told by its number among those
+    of its communicator. A layer that one rank alone has gets comm=MPI.COMM_SELF, before it or another exchanges
+    something. All ranks make the same training calls, `backward` and `recompute_moving`. That takes the batches of all
+    ranks together; each rank has one at least, maybe an empty one.
     """
 
-    def __init__(self, *arguments: Any, comm: MPI.Intracomm = MPI.COMM_WORLD, **options: Any) -> None:
+    _comm: MPI.Intracomm
+    _place: Place
+
+    def __init__(
+        self, *arguments: Any, comm: MPI.Intracomm = MPI.COMM_WORLD, log_after: float = LOG_AFTER, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
+        self.comm, self.log_after = comm, checks.not_negative("log_after", log_after)
+
+    @property
+    def comm(self) -> MPI.Intracomm:
+        """Whose ranks share the batch."""
+        return self._comm
+
+    @comm.setter
+    def comm(self, comm: MPI.Intracomm) -> None:
         checks.instance("comm", comm, MPI.Intracomm)
-        self.comm = comm
-        self._agreed = False
+        if "_comm" in vars(self):
+            link_of(self._comm).forget(self._place)
+        vars(self).update(_comm=comm, _place=link_of(comm).next_place())
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Make a copy another layer of the communicator."""
+        vars(self).update({name: value for name, value in state.items() if name not in ("_comm", "_place")})
+        self.comm = state["_comm"]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A copy of all but the communicator."""
         other = copy.copy(self)
-        own = {name: value for name, value in vars(other).items() if name != "comm"}
+        own = {name: value for name, value in vars(other).items() if name not in ("_comm", "_place")}
         vars(other).update(copy.deepcopy(own, memo))
         return other
 
     def _moments(self, x: Array, weights: dict[str, Any]) -> Moments:
-        return self._whole(super()._moments(x, weights))
+        part = super()._moments(x, weights)
+        return self._whole(part, self._call("training call", part.mean.shape, x.dtype.name))
 
     def _batch_norm(self, x: Array, residual: Array | None, weights: dict[str, Any]) -> tuple[Array, Moments]:
         batch = self._moments(x, weights)
@@ -103,7 +141,9 @@ class SyncBatchNormalization(BatchNormalization):
             residual=True,
         )
         assert dresidual is not None
-        of_all = exchange(np.stack([dgamma, dbeta]), np.add, _private(self.comm))
+        call, sums = self._call("backward", dgamma.shape, x.dtype.name), np.stack([dgamma, dbeta])
+        with link_of(self.comm).during(self.comm, call, self.log_after) as link:
+            of_all = exchange(sums.ravel(), np.add, call, link).reshape(sums.shape)
         dx = input_gradient(
             dresidual, x, moments, gamma, (of_all[0], of_all[1]), self.axis, epsilon=self.epsilon, **saved.weights
         )
@@ -112,83 +152,141 @@ class SyncBatchNormalization(BatchNormalization):
     def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
         """Number: the most that any rank has."""
         population, number = super()._population(batches, progress)
-        return self._whole(population), _private(self.comm).allreduce(number, MPI.MAX)
+        call = self._call("recompute_moving", population.mean.shape, "any")
+        population = self._whole(population, call)
+        with link_of(self.comm).during(self.comm, call, self.log_after) as link:
+            most = exchange(np.array([float(number)]), np.maximum, call, link)
+        return population, int(most[0])
 
-    def _whole(self, part: Moments) -> Moments:
+    def _whole(self, part: Moments, call: Call) -> Moments:
         """Moments of all ranks' parts together."""
-        comm = _private(self.comm)
-        if not self._agreed:
-            _check_features(comm.allgather(part.mean.shape))
-            self._agreed = True
-        packed = np.concatenate([[part.count], rows_of(part.spread).ravel()])
-        whole = exchange(packed, merged_moments, comm)
-        count = float(whole[0])
-        _check_count(count)
-        return Moments.of(spread_of(whole[1:].reshape(4, -1), part.mean.shape), count)
+        with link_of(self.comm).during(self.comm, call, self.log_after) as link:
+            return exchange_moments(part, call, link)
+
+    def _call(self, what: str, features: tuple[int, ...], dtype: str) -> Call:
+        """What must be the same on all ranks."""
+        options = ((name, getattr(self, name)) for name in AGREED)
+        number = link_of(self.comm).number_of(self._place)
+        return call_of(what, number, ("features", features), ("dtype", dtype), ("momentum", self._momentum()), *options)
 
 
-def exchange(own: Array, merge: Merge, comm: MPI.Intracomm) -> Array:
-    """Merge the arrays of all ranks, which are float64 and of one shape, into one with the same bits on every rank.
+class Place:
+    """A layer's place among those of its communicator."""
 
-    In step k = 0, 1, ... each rank swaps what it has with the rank 2**k away, and both merge the same two, the lower
-    ranks' first: a fixed tree in the order of ranks, of log2(ranks) steps. Where the number of ranks is no power of
-    two, as many of the first ranks as there are too many hand theirs to the rank before them, and get the result back.
+    number: int | None = None
+
+
+class Link:
+    """A communicator's private duplicate, on which none of the caller's own messages is sent; see `ranks.Link`.
+
+    One thread at a time uses it, and holds `lock` meanwhile. It is made with the first layer of a communicator, and the
+    duplicate at the first exchange, in which all ranks take part.
     """
-    steps = comm.size.bit_length() - 1
-    extra = comm.size - 2**steps
-    other = np.empty_like(own)
-    if comm.rank < 2 * extra:
-        if comm.rank % 2:
-            comm.Send(own, comm.rank - 1)
-            comm.Recv(other, comm.rank - 1)
-            return other
-        comm.Recv(other, comm.rank + 1)
-        own = merge(own, other)
-    place = comm.rank // 2 if comm.rank < 2 * extra else comm.rank - extra
-    for step in range(steps):
-        beside = place ^ 2**step
-        partner = 2 * beside if beside < extra else beside + extra
-        comm.Sendrecv(own, partner, recvbuf=other, source=partner)
-        own = merge(own, other) if place < beside else merge(other, own)
-    if comm.rank < 2 * extra:
-        comm.Send(own, comm.rank + 1)
-    return own
 
+    def __init__(self, comm: MPI.Intracomm) -> None:
+        self.rank, self.size = comm.rank, comm.size
+        self.lock = threading.Lock()
+        self._layers, self._new = 0, list[Place]()  # of which those without a number yet
+        self._private: MPI.Intracomm | None = None
+        self._waiting: tuple[str, float] = ("", math.inf)
 
-def merged_moments(lower: Array, higher: Array) -> Array:
-    """Pool the moments of two parts, each a count, followed by four rows of features."""
-    rows = pooled_rows(lower[0], lower[1:].reshape(4, -1), higher[0], higher[1:].reshape(4, -1))
-    return np.concatenate([lower[:1] + higher[:1], rows.ravel()])
+    def next_place(self) -> Place:
+        """Return the place of a new layer."""
+        place = Place()
+        self._new.append(place)
+        return place
+
+    def forget(self, place: Place) -> None:
+        """Do not count a layer that gets another communicator, if that is early enough."""
+        if place.number is None:
+            self._new.remove(place)
+
+    def number_of(self, place: Place) -> int:
+        """Return a layer's number, from 1: in the order in which they were made, which is to be the same on all ranks.
+
+        Those that are new get theirs when any layer exchanges something.
+        """
+        with self.lock:
+            while self._new:
+                self._layers += 1
+                self._new.pop(0).number = self._layers
+            assert place.number is not None
+            return place.number
+
+    @contextmanager
+    def during(self, comm: MPI.Intracomm, call: Call, log_after: float) -> Iterator[Self]:
+        """Hold the lock for an exchange of the communicator; warn when an answer is not there after some seconds."""
+        with self.lock:
+            self._waiting = call.text, log_after
+            if self._private is None:
+                private, request = comm.Idup()
+                self._wait(lambda: request.Test() or None, "all ranks")
+                self._private = private
+            yield self
+
+    def send(self, message: Array, to: int) -> None:
+        """Send to a rank."""
+        request = self._duplicate.Isend(message, to)
+        self._wait(lambda: request.Test() or None, f"rank {to}")
+
+    def receive(self, source: int) -> Array:
+        """Receive from a rank."""
+        status = MPI.Status()
+        there = self._wait(lambda: self._duplicate.Improbe(source, 0, status), f"rank {source}")
+        message = np.empty(status.Get_count(MPI.DOUBLE))
+        there.Recv(message)
+        return message
+
+    def swap(self, message: Array, partner: int) -> Array:
+        """Send to a rank, and receive from it."""
+        request = self._duplicate.Isend(message, partner)
+        other = self.receive(partner)
+        self._wait(lambda: request.Test() or None, f"rank {partner}")
+        return other
+
+    def gather(self, text: str) -> list[str]:
+        """Return the texts of all ranks."""
+        return self._duplicate.allgather(text)
+
+    def free(self) -> None:
+        """Free the duplicate, with the communicator."""
+        if self._private is not None:
+            self._private.Free()
+
+    @property
+    def _duplicate(self) -> MPI.Intracomm:
+        assert self._private is not None
+        return self._private
+
+    def _wait(self, poll: Callable[[], Any], for_whom: str) -> Any:
+        """Return what `poll` does, when that is not None."""
+        text, log_after = self._waiting
+        begin, warned, tries = time.monotonic(), False, 0
+        while (answer := poll()) is None:
+            tries += 1
+            if tries > SPINS:  # other ranks may need this core
+                waited = time.monotonic() - begin
+                time.sleep(0.0 if waited < 1 else 0.001)
+                if not warned and waited > log_after:
+                    _log.warning("rank %d has waited %g s for %s: %s", self.rank, log_after, for_whom, text)
+                    warned = True
+        return answer
 
 
 @cache
 def _attribute() -> int:
-    """The key under which a communicator keeps its private duplicate, which is freed with it."""
-    return MPI.Comm.Create_keyval(delete_fn=lambda comm, key, private: private.Free())  # noqa: ARG005
+    """The key under which a communicator keeps its link."""
+    return MPI.Comm.Create_keyval(delete_fn=lambda comm, key, link: link.free())  # noqa: ARG005
 
 
-def _private(comm: MPI.Intracomm) -> MPI.Intracomm:
-    """The communicator's duplicate, on which no message of the caller's own is sent; made at the first use."""
-    private = comm.Get_attr(_attribute())
-    if not isinstance(private, MPI.Intracomm):
-        private = comm.Dup()
-        comm.Set_attr(_attribute(), private)
-    return private
+_making_links = threading.Lock()
 
 
-def _check_features(shapes: list[tuple[int, ...]]) -> None:
-    """Refuse layers whose feature shapes differ from rank to rank."""
-    for rank, shape in enumerate(shapes):
-        if shape != shapes[0]:
-            raise ValueError(
-                f"all ranks must have the feature shape of rank 0, {shapes[0]}, got {shape} on rank {rank}"
-            )
-
-
-def _check_count(count: float) -> None:
-    """Refuse weights that are finite on every rank, but too large together."""
-    if not math.isfinite(count):
-        raise ValueError(
-            f"the counts of all ranks must have a finite sum, got {count}: "
-            "scale sample_weight down, by one factor on every rank"
-        )
+def link_of(comm: MPI.Intracomm) -> Link:
+    """Return the communicator's link, made at the first use."""
+    with _making_links:
+        link = comm.Get_attr(_attribute())
+        if not isinstance(link, Link):
+            link = Link(comm)
+            comm.Set_attr(_attribute(), link)
+        return link

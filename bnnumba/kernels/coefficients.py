@@ -74,17 +74,18 @@ def x_power(var: Vector, rstd: Vector, epsilon: float, like: Array) -> Vector:
 
 
 @loop
-def out_power(value: Vector, like: Array) -> Vector:
-    """Return a power of two for data*power*(value/power): of which no part is beyond the dtype unless the result is.
+def out_power(gamma: Vector, rstd: Vector, like: Array) -> Vector:
+    """Return a power of two for data*power*(gamma*(rstd/power)): no part is beyond the dtype unless the result is.
 
-    It is 1 for ordinary values below 1.
+    It is 1 for ordinary gamma*rstd below 1.
     """
     small, large, lift, least = 2.0**-100, 2.0**126, 2.0**64, 2.0**-126
     if is_double(like):
-        small, large, lift, least = 2.0**-900, 2.0**1022, 2.0**512, 2.0**-480  # rstd divided by it is finite
-    power, one = within(0.0, value, large), splat(1.0)
-    low = power * splat(lift)
-    low = choose(less(low, splat(least)), splat(least), low)
+        small, large, lift, least = 2.0**-900, 2.0**1022, 2.0**600, 2.0**-1022
+    power, one, zero = within(0.0, gamma * rstd, large), splat(1.0), splat(0.0)
+    low = binade(gamma * splat(lift)) * binade(rstd)  # which is not 0 where gamma*rstd is too small for a number
+    nothing = choose(equal(rstd, zero), zero, low)  # there is no y but beta, and no dx
+    low = choose(equal(nothing, zero), one, choose(less(low, splat(least)), splat(least), low))
     return choose(less(power, one), choose(less(power, splat(small)), low, one), power)
 
 
@@ -120,7 +121,7 @@ def put_forward(statistics: Statistics, first: int, last: int, out: Array) -> No
         n = min(LANES, last - f)
         rstd = reciprocal_std(load(statistics.var, f, n), statistics.epsilon)
         gamma, mean = load(statistics.gamma, f, n), load(statistics.mean, f, n)
-        power, mean_hi = out_power(gamma * rstd, out), narrow(mean, out)
+        power, mean_hi = out_power(gamma, rstd, out), narrow(mean, out)
         store(out, out.shape[1] + f, n, mean_hi)
         put(out, 2, f, n, power)
         put(out, 3, f, n, gamma * (rstd / power))
@@ -133,7 +134,7 @@ def put_frozen(statistics: Statistics, first: int, last: int, out: Array) -> Non
     for f in range(first, last, LANES):
         n, zero = min(LANES, last - f), splat(0.0)
         rstd, gamma = reciprocal_std(load(statistics.var, f, n), statistics.epsilon), load(statistics.gamma, f, n)
-        power = out_power(gamma * rstd, out)
+        power = out_power(gamma, rstd, out)
         put(out, 1, f, n, zero)
         put(out, 2, f, n, power)
         put(out, 3, f, n, gamma * (rstd / power))
@@ -141,9 +142,8 @@ def put_frozen(statistics: Statistics, first: int, last: int, out: Array) -> Non
 
 
 @loop
-def held(gamma: Vector, rstd: Vector, like: Array) -> Vector:
-    """Return gamma*rstd; of a finite gamma, no more than the data's dtype has: times 0, it is 0."""
+def held(value: Vector, gamma: Vector, like: Array) -> Vector:
+    """Return a value; of a finite gamma, no more than the data's dtype has: times 0, it is 0."""
     most, zero = splat(1.7976931348623157e308 if is_double(like) else 3.4028234663852886e38), splat(0.0)
-    value = gamma * rstd
     within_dtype = choose(less(most, value), most, choose(less(value, zero - most), zero - most, value))
     return choose(equal(gamma - gamma, zero), within_dtype, value)

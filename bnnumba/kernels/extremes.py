@@ -5,6 +5,7 @@ these may have been infinite or subnormal, a feature's sums are made again, of n
 to near 1; and dy is scaled so for dx.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Coefficients, Vector
 from bnnumba.kernels.by_run import of_feature
-from bnnumba.kernels.coefficients import Gradients, Statistics, reciprocal_std, within
+from bnnumba.kernels.coefficients import Gradients, Statistics, held, reciprocal_std, within
 from bnnumba.kernels.formulas import Backward, difference_to, dresidual
 from bnnumba.kernels.shares import Sums
 from bnnumba.kernels.simd import (
@@ -58,26 +59,31 @@ def resum(
 
 
 @helper
-def dy_powers(inputs: Backward, statistics: Statistics, gradients: Gradients, f: int, n: int, out: Array) -> Vector:
-    """Return 1, or what brings the largest |dresidual| near 1, of each of the features f..f+n.
+def scale_dy(
+    inputs: Backward, statistics: Statistics, gradients: Gradients, f: int, n: int, out: Array
+) -> tuple[Vector, Vector]:
+    """Return a power of two, and gamma*rstd divided by it, for each of the features f..f+n.
 
-    out has what `put_centres` fills.
+    It is 1, or brings the largest |dresidual| near 1. out has what `put_centres` fills.
     """
     x, one, zero = inputs.x, splat(1.0), splat(0.0)
     count, dgamma, dbeta = x.shape[0] * x.shape[2], load(gradients.dgamma, f, n), load(gradients.dbeta, f, n)
     size, nothing = binade(dgamma) + binade(dbeta), choose(equal(dgamma, zero), dbeta, dgamma)
     by_size = choose(equal(nothing, zero), zero, choose(small(size, count, x), one, zero))
     by_size = choose(large(size, x), one, by_size)
-    gamma = load(statistics.gamma, f, n)
-    factor = gamma * reciprocal_std(load(statistics.var, f, n), statistics.epsilon)
+    gamma, rstd = load(statistics.gamma, f, n), reciprocal_std(load(statistics.var, f, n), statistics.epsilon)
+    factor = gamma * rstd
     by_factor = choose(small(factor, 1, x), one, choose(large(factor, x), one, zero))
     by_factor = choose(equal(gamma, zero), zero, by_factor)
-    marks, factors, powers = _lanes(by_size + by_factor), _lanes(binade(factor)), np.ones(LANES)
+    marks, powers, factors = _lanes(by_size + by_factor), _lanes(gamma), _lanes(rstd)
     for k in range(n):
+        (gamma_part, exponent), (rstd_part, more) = math.frexp(powers[k]), math.frexp(factors[k])
+        exponent, power = exponent + more, 0
         if marks[k] > 0.0:
             most, _ = _largest(inputs, f + k, of_feature(inputs, out, f + k), 0.0)
-            powers[k] = _dy_power(most, factors[k], x)
-    return load(powers, 0, LANES)
+            power = _dy_exponent(most, exponent, x)
+        powers[k], factors[k] = math.ldexp(1.0, power), math.ldexp(gamma_part * rstd_part, exponent - power)
+    return load(powers, 0, LANES), held(load(factors, 0, LANES), gamma, out)
 
 
 @loop
@@ -93,21 +99,20 @@ def large(value: Vector, x: Array) -> Any:
 
 
 @helper
-def _dy_power(most: float, factor: float, x: Array) -> float:
-    """Return the power of two that brings `most` near 1; where dx may be beyond the dtype, as far above as is ordinary.
+def _dy_exponent(most: float, factor: int, x: Array) -> int:
+    """Return the exponent of the power of two that brings `most` near 1; factor: the exponent of gamma*rstd.
 
-    So factor/power, which `put_backward` holds to what the dtype has, seldom needs that.
+    Where dx may be beyond the dtype, the power is as far above as is ordinary, so that the quotient of the factor and
+    the power, which is held to what the dtype has, seldom needs that; nor is that quotient too small.
     """
     if not 0.0 < most < np.inf:
-        return 1.0
-    limit, least, ordinary = 2.0**126, 2.0**-126, _ordinary(x)
-    if is_double(x):
-        limit, least = 2.0**1000, 2.0**-480  # rstd divided by it is finite
-    power = first(splat(1.0) / within(2.0**-1000, splat(most), 2.0**1000))
-    if factor > power * ordinary:
-        power *= ordinary
-    power = min(power, factor * ordinary)  # so that factor/power is no smaller than is ordinary
-    return min(limit, max(power, least))
+        return 0
+    ordinary, limit = (900, 1000) if is_double(x) else (100, 126)
+    _, size = math.frexp(most)
+    power = 1 - size
+    if factor > power + ordinary:
+        power += ordinary
+    return min(limit, max(min(power, factor + ordinary), -limit))
 
 
 @loop

@@ -10,14 +10,13 @@ from bnnumba.kernels.coefficients import (
     ROWS,
     Gradients,
     Statistics,
-    held,
     put,
     put_again,
     put_centres,
     reciprocal_std,
     x_power,
 )
-from bnnumba.kernels.extremes import dy_powers, large, resum, small
+from bnnumba.kernels.extremes import large, resum, scale_dy, small
 from bnnumba.kernels.formulas import Backward
 from bnnumba.kernels.grid import Grid, chunk_count
 from bnnumba.kernels.shares import Sums, sum_share
@@ -302,8 +301,7 @@ def put_backward(
         store(out, out.shape[1] + f, n, mean_hi)
         doubted = any_lane(small(size, count, x)) or any_lane(small(factor, 1, x))
         if doubted or any_lane(large(size, x)) or any_lane(large(factor, x)):
-            power = dy_powers(inputs, statistics, gradients, f, n, out)
-            factor = held(gamma, rstd / power, out)
+            power, factor = scale_dy(inputs, statistics, gradients, f, n, out)
         sum_dy, share = load(dbeta, f, n) * power, load(dgamma, f, n) * power / splat(float(count))
         put(out, 5, f, n, (mean - double(mean_hi)) * rstd * share - sum_dy / splat(float(count)))
         put(out, 6, f, n, splat(0.0) - (rstd / of_x) * share)

@@ -5,10 +5,13 @@ with the oracle of the whole batch, or with one process's layer, which is compar
 """
 
 import copy
+import logging
 import operator
 import pickle
 import sys
-from contextlib import nullcontext
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +19,14 @@ import pytest
 from mpi4py import MPI
 
 from bnnumba import BatchNormalization, Moments, population_moments
-from bnnumba.mpi import SyncBatchNormalization, exchange
+from bnnumba.mpi import SyncBatchNormalization, link_of
+from bnnumba.ranks import call_of, exchange
 from tests.tools import bounds, oracle
 from tests.tools.problems import problem
 
 WORLD = MPI.COMM_WORLD
 RANK, SIZE = WORLD.rank, WORLD.size
+LAST = RANK == SIZE - 1
 
 
 def evenly(rows):
@@ -224,9 +229,12 @@ def nothing_counts():
 
 
 def alone():
-    """Inference, and what is frozen, sends nothing: only the last rank calls."""
-    if RANK == SIZE - 1:
-        layer, x = SyncBatchNormalization(), problem((20, 3)).x
+    """Inference, and what is frozen, sends nothing: only the last rank calls. It has layers of its own, too."""
+    layer, x = SyncBatchNormalization(), problem((20, 3)).x
+    if LAST:
+        mine = SyncBatchNormalization.from_config(SyncBatchNormalization(comm=MPI.COMM_SELF).get_config())
+        mine.comm = MPI.COMM_SELF
+        nearly(mine(x, training=True), BatchNormalization()(x, training=True), np.float32)
         nearly(layer(x), x / np.sqrt(1.001), np.float32)
         layer.trainable = False
         layer(x, training=True)
@@ -234,13 +242,104 @@ def alone():
         assert np.isfinite(layer.dgamma).all()
 
 
-def mixed_shapes():
-    last = SIZE - 1
-    x = np.ones((4, 2 if last == RANK else 3))
-    words = rf"all ranks must have the feature shape of rank 0, \(3,\), got \(2,\) on rank {last}"
-    with pytest.raises(ValueError, match=words) if last else nullcontext():
-        SyncBatchNormalization()(x, training=True)
+def number(layer):
+    return link_of(layer.comm).number_of(layer._place)
+
+
+@contextmanager
+def refused(*words):
+    """The same error on all ranks, that names what they called."""
+    if SIZE == 1:
+        yield
+        return
+    with pytest.raises(ValueError, match="all ranks must make the same calls of the same layers, in") as caught:
+        yield
+    said = str(caught.value)
+    assert all(word in said for word in words), said
+    assert len(set(WORLD.allgather(said))) == 1
+
+
+def mixed_calls():
+    """Every rank gets the same error, and goes on after it."""
+    x, dy = problem((SIZE + 4, 3)).x, problem((SIZE + 4, 3)).dy
+    with refused("features=(3,)", "features=(2,)"):
+        SyncBatchNormalization()(x[:, : 2 if LAST else 3], training=True)
+    with refused("dtype='float32'", "dtype='float64'"):
+        SyncBatchNormalization()(x.astype(np.float64) if LAST else x, training=True)
+    for name, usual, other in (("epsilon", 0.001, 0.1), ("momentum", 0.99, 0.5), ("activation", None, "relu")):
+        with refused(f"{name}={usual!r}", f"{name}={other!r}"):
+            SyncBatchNormalization(**({name: other} if LAST else {}))(x, training=True)
+    one, other = SyncBatchNormalization(), SyncBatchNormalization()
+    for layer in (other, one) if LAST else (one, other):
+        with refused(f"training call of layer {number(one)}", f"training call of layer {number(other)}"):
+            layer(x, training=True)
+            assert SIZE == 1
+    one(x, training=True)
+    with refused("backward of", "recompute_moving of"):
+        one.recompute_moving([x]) if LAST else one.backward(dy)
+    layer = copy.copy(one) if LAST else one
+    with refused("training call of", "training call of"):
+        layer(x, training=True)
+    if not LAST:
+        SyncBatchNormalization()  # from now on, all have as many again
     check_case(CASES["channels last"])
+
+
+def threads():
+    """Layers of two communicators, and two layers of one whose calls take turns, each in a thread of its own."""
+    apart, x = WORLD.Dup(), problem((30, 3)).x
+    layers = [SyncBatchNormalization(comm=comm) for comm in (WORLD, apart)]
+
+    def train(layer):
+        for _ in range(20):
+            layer(x, training=True)
+            layer.backward(x)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(train, layers))
+    assert layers[0].moving_mean.tobytes() == layers[1].moving_mean.tobytes()
+    apart.Free()
+
+
+def one_communicator():
+    """Two threads' first calls make its link once; only one rank's calls may take any order."""
+    with ThreadPoolExecutor(4) as pool:
+        links = list(pool.map(lambda _: link_of(WORLD), range(8)))
+    assert all(link is links[0] for link in links)
+    x = problem((30, 3)).x
+    layers = [SyncBatchNormalization(comm=MPI.COMM_SELF) for _ in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda layer: [layer(x, training=True) for _ in range(20)], layers))
+    assert len({layer.moving_mean.tobytes() for layer in layers}) == 1
+
+
+def waits():
+    """The rank that waits says so, once in each call, and goes on when the others come."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logging.getLogger("bnnumba.mpi").addHandler(handler)
+    layer, x = SyncBatchNormalization(log_after=0.2), problem((8, 3)).x
+    for _ in range(2):
+        if LAST:
+            time.sleep(1)
+        layer(x, training=True)
+    said = [record.getMessage() for record in records]
+    if SIZE > 1 and not LAST:
+        assert len(said) >= 1
+        assert said[-1].startswith(f"rank {RANK} has waited 0.2 s for "), said
+        assert f"training call of layer {number(layer)} with features=(3,), dtype='float32'" in said[-1]
+    logging.getLogger("bnnumba.mpi").removeHandler(handler)
+    assert layer.batches_seen == 2
+
+
+def comm_is_checked():
+    layer = SyncBatchNormalization()
+    with pytest.raises(TypeError, match="comm must be of class Intracomm, got str"):
+        layer.comm = "world"
+    with pytest.raises(ValueError, match="log_after must be"):
+        SyncBatchNormalization(log_after=-1.0)
+    assert layer.comm == WORLD
 
 
 def count_overflows():
@@ -283,6 +382,12 @@ def copies():
     apart.Free()
 
 
+def together(own, merge):
+    call = call_of("test", 0)
+    with link_of(WORLD).during(WORLD, call, 60.0) as link:
+        return exchange(own, merge, call, link)
+
+
 def tree():
     """Merged are neighbours only, in the order of ranks, and no more often in a row than is said."""
 
@@ -291,10 +396,10 @@ def tree():
         return np.array([a[0], b[1], max(a[2], b[2]) + 1])
 
     for _ in range(3):
-        first, last, depth = exchange(np.array([RANK, RANK, 0.0]), merge, WORLD)
+        first, last, depth = together(np.array([RANK, RANK, 0.0]), merge)
         assert (first, last) == (0, SIZE - 1)
         assert depth == np.ceil(np.log2(SIZE))
-    total = exchange(np.random.default_rng(RANK).normal(size=1000), operator.add, WORLD)
+    total = together(np.random.default_rng(RANK).normal(size=1000), operator.add)
     assert len(set(WORLD.allgather(total.tobytes()))) == 1
     nearly(total, sum(np.random.default_rng(rank).normal(size=1000) for rank in range(SIZE)))
 
@@ -312,7 +417,11 @@ CHECKS = (
     population,
     nothing_counts,
     alone,
-    mixed_shapes,
+    mixed_calls,
+    threads,
+    one_communicator,
+    waits,
+    comm_is_checked,
     count_overflows,
     own_messages,
     copies,

@@ -1,0 +1,140 @@
+"""Statistics of many processes ("ranks") together: merged in a fixed tree, with the same bits on every rank.
+
+How ranks send is not known here: a `Link` does it, of MPI for instance. Every message begins with a digest of the call
+that it belongs to. So ranks that make different calls all get the same error, instead of each other's numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from bnnumba._types import Array
+from bnnumba.pooling import Moments, pooled_rows, rows_of, spread_of
+
+Merge = Callable[[Array, Array], Array]
+DIFFERENT = np.zeros(1)  # the message of ranks whose calls differ: no digest is 0
+
+
+class Call(NamedTuple):
+    """What a rank says of an exchange: a text, and its digest as the first number of a message."""
+
+    text: str
+    digest: Array
+
+
+class Link(Protocol):
+    """What sends messages, which are float64 arrays of any size, between the ranks 0..size-1, in their order."""
+
+    rank: int
+    size: int
+
+    def send(self, message: Array, to: int) -> None:
+        """Send to a rank."""
+
+    def receive(self, source: int) -> Array:
+        """Receive from a rank."""
+
+    def swap(self, message: Array, partner: int) -> Array:
+        """Send to a rank, and receive from it."""
+
+    def gather(self, text: str) -> list[str]:
+        """Return the texts of all ranks."""
+
+
+@lru_cache(maxsize=1024)
+def call_of(what: str, layer: int, *settings: tuple[str, Any]) -> Call:
+    """What a rank calls: a layer by its number, and all that must be the same on every rank."""
+    text = f"{what} of layer {layer} with " + ", ".join(f"{name}={value!r}" for name, value in settings)
+    number = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") | 1
+    return Call(text, np.array([number], np.uint64).view(np.float64))
+
+
+def exchange(own: Array, merge: Merge, call: Call, link: Link) -> Array:
+    """Merge the float64 arrays, with one axis, of all ranks into one with the same bits on every rank.
+
+    In step k = 0, 1, ... each rank swaps what it has with the rank 2**k away, and both merge the same two, the lower
+    ranks' first: a fixed tree in the order of ranks, of log2(ranks) steps. Where the number of ranks is no power of
+    two, as many of the first ranks as there are too many hand theirs to the rank before them, and get the result back.
+
+    Raises
+    ------
+    ValueError
+        On all ranks, if their calls differ.
+    """
+    result = _through_tree(np.concatenate([call.digest, own]), _of_one_call(merge), link)
+    if not _digest(result):
+        _refuse(link.gather(call.text))
+    return result[1:]
+
+
+def exchange_moments(part: Moments, call: Call, link: Link) -> Moments:
+    """Moments of all ranks' parts together."""
+    packed = np.concatenate([[part.count], rows_of(part.spread).ravel()])
+    whole = exchange(packed, merged_moments, call, link)
+    count = float(whole[0])
+    _check_count(count)
+    return Moments.of(spread_of(whole[1:].reshape(4, -1), part.mean.shape), count)
+
+
+def merged_moments(lower: Array, higher: Array) -> Array:
+    """Pool the moments of two parts, each a count, followed by four rows of features."""
+    rows = pooled_rows(lower[0], lower[1:].reshape(4, -1), higher[0], higher[1:].reshape(4, -1))
+    return np.concatenate([lower[:1] + higher[:1], rows.ravel()])
+
+
+def _through_tree(own: Array, merge: Merge, link: Link) -> Array:
+    rank, steps = link.rank, link.size.bit_length() - 1
+    extra = link.size - 2**steps
+    if rank < 2 * extra:
+        if rank % 2:
+            link.send(own, rank - 1)
+            return link.receive(rank - 1)
+        own = merge(own, link.receive(rank + 1))
+    place = rank // 2 if rank < 2 * extra else rank - extra
+    for step in range(steps):
+        beside = place ^ 2**step
+        other = link.swap(own, 2 * beside if beside < extra else beside + extra)
+        own = merge(own, other) if place < beside else merge(other, own)
+    if rank < 2 * extra:
+        link.send(own, rank + 1)
+    return own
+
+
+def _digest(message: Array) -> int:
+    return int(message[:1].view(np.uint64)[0])
+
+
+def _of_one_call(merge: Merge) -> Merge:
+    """Merge messages of the same call; of others make the message that they differ."""
+
+    def merged(lower: Array, higher: Array) -> Array:
+        if not _digest(lower) == _digest(higher) != 0:
+            return DIFFERENT
+        return np.concatenate([lower[:1], merge(lower[1:], higher[1:])])
+
+    return merged
+
+
+def _refuse(texts: list[str]) -> None:
+    """Raise what every rank raises, where their calls differ."""
+    ranks = defaultdict(list)
+    for rank, text in enumerate(texts):
+        ranks[text].append(str(rank))
+    calls = "; ".join(f"on rank {', '.join(several)}: {text}" for text, several in ranks.items())
+    raise ValueError(f"all ranks must make the same calls of the same layers, in the same order, got {calls}")
+
+
+def _check_count(count: float) -> None:
+    """Refuse weights that are finite on every rank, but too large together."""
+    if not math.isfinite(count):
+        raise ValueError(
+            f"the counts of all ranks must have a finite sum, got {count}: "
+            "scale sample_weight down, by one factor on every rank"
+        )
