@@ -87,10 +87,84 @@ def test_gradients_of_many_at_once():
     near(*reversed(results))
 
 
-def test_a_third_derivative_is_refused():
-    x = torch.randn(4, 3, 2, 2, dtype=torch.float64, requires_grad=True)
-    y = ours.BatchNorm2d(3, affine=False, dtype=torch.float64)(x)
-    (first,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
-    (second,) = torch.autograd.grad(first.square().sum(), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="no third derivatives"):
-        torch.autograd.grad(second.square().sum(), x)
+LAYERS = pytest.mark.parametrize("options", [
+    {}, {"affine": False}, {"activation": "relu"}, {"training": False},
+    {"training": False, "activation": LeakyRelu(0.3)},
+], ids=str)  # fmt: skip
+
+
+def smooth(options):
+    """PyTorch's layer and ours, in float64, as functions of x that have derivatives of any order; and an x."""
+    activation, training = options.get("activation"), options.get("training", True)
+    behind = {None: torch.nn.Identity(), "relu": torch.nn.ReLU()}.get(activation, torch.nn.LeakyReLU(0.3))
+    theirs, layer = both("BatchNorm2d", 3, torch.float64, affine=options.get("affine", True))
+    layer.activation = activation
+    layers = torch.nn.Sequential(theirs, behind).train(training), layer.train(training)
+    x = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return [lambda x, each=each: each(x).sin().pow(3).sum() for each in layers], x
+
+
+def composed(layer, x):
+    """What a layer computes, of PyTorch's elementary operations."""
+    mean, var = layer.running_mean, layer.running_var
+    if layer.training:
+        var, mean = torch.var_mean(x, (0, 2, 3), correction=0)
+    mean, var, *weights = (each.reshape(1, 3, 1, 1) for each in (mean, var, *layer.parameters()))
+    x_hat = (x - mean) / (var + layer.eps).sqrt()
+    y = weights[0] * x_hat + weights[1] if weights else x_hat
+    behind = {None: lambda y: y, "relu": torch.relu}
+    return behind.get(layer.activation, lambda y: torch.nn.functional.leaky_relu(y, 0.3))(y)
+
+
+@LAYERS
+def test_third_and_fourth_derivatives(options):
+    """Those of PyTorch's layer are wrong: they hold the batch's mean and variance constant."""
+    (_, own), x = smooth(options)
+    layer, found = own.__defaults__[0], []
+    for call in (lambda x: composed(layer, x).sin().pow(3).sum(), own):
+        leaf, results = x.clone().requires_grad_(), []
+        value = call(leaf)
+        for _ in range(4):
+            (gradient,) = torch.autograd.grad(value, leaf, create_graph=True)
+            value = gradient.tanh().sum()  # whose derivatives stay small
+            results.append(gradient.detach())
+        found.append(results)
+    for one, other in zip(*found, strict=True):
+        near(other, one)
+
+
+@LAYERS
+def test_products_with_second_derivatives(options):
+    calls, x = smooth(options)
+    v = torch.ones_like(x).cumsum(0)
+    for function in (torch.autograd.functional.hvp, torch.autograd.functional.vhp):
+        (_, theirs), (_, found) = (function(call, x, v) for call in calls)
+        near(found, theirs)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@LAYERS
+def test_batches_of_gradients(options):
+    calls, x = smooth(options)
+    for vectorize in (False, True):
+        near(*(torch.autograd.functional.hessian(call, x, vectorize=vectorize) for call in reversed(calls)))
+        near(*(torch.autograd.functional.jacobian(call, x, vectorize=vectorize) for call in reversed(calls)))
+    leaf, weights = x.clone().requires_grad_(), torch.arange(3.0, dtype=torch.float64)
+    found = [torch.autograd.grad(call(leaf), leaf, weights, is_grads_batched=True)[0] for call in calls]
+    near(*reversed(found))
+
+
+def test_tensors_without_data():
+    """As PyTorch's, they have shapes, strides and dtypes all the same, forward and backward."""
+    with torch.device("meta"):
+        theirs, layer = torch.nn.BatchNorm2d(3), ours.BatchNorm2d(3, activation="relu")
+        x = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
+    for each, training in ((theirs, True), (layer, True), (theirs, False), (layer, False)):
+        y = each.train(training)(x)
+        assert (y.device.type, y.shape, y.stride(), y.dtype) == ("meta", x.shape, x.stride(), x.dtype)
+        y.sum().backward()
+        assert x.grad.is_meta
+        assert each.weight.grad.shape == (3,)
+        x.grad = None
+    with pytest.raises(ValueError, match="weight must be on the CPU, got a tensor on meta"):
+        layer(torch.randn(4, 3, 2, 2))

@@ -14,7 +14,7 @@ REFUSED = [
     (lambda: ours.BatchNorm2d(3)(X[0]), ValueError, r"expected 4D input \(got 3D input\)"),
     (lambda: ours.BatchNorm1d(3)(X), ValueError, r"expected 2D or 3D input \(got 4D input\)"),
     (lambda: ours.BatchNorm2d(3)(X[:1, :, :1, :1]), ValueError, "Expected more than 1 value per channel when training"),
-    (lambda: ours.BatchNorm2d(3)(X.to("meta")), ValueError, "input must be on the CPU, got a tensor on meta"),
+    (lambda: ours.BatchNorm2d(3)(X.to("meta")), ValueError, "weight must be on meta, as input is, got a tensor on cpu"),
     (lambda: ours.BatchNorm2d(3)(X.int()), TypeError, "input must be torch.float32, .*, got torch.int32"),
     (
         lambda: ours.BatchNorm2d(3)(X.to(torch.complex64)),

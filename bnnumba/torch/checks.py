@@ -69,9 +69,11 @@ def no_transform() -> NoReturn:
     raise NotImplementedError("batch normalization has no transforms of torch.func here (grad, vmap, jvp, ...)")
 
 
-def no_third_derivative() -> NoReturn:
-    """Refuse to differentiate second derivatives."""
-    raise NotImplementedError("batch normalization has no third derivatives here")
+def on_one_device(x: Any, others: dict[str, Any]) -> None:
+    """Refuse tensors, or None, that are not where x is: of them, only those on the CPU, or on meta, have operations."""
+    for name, value in others.items():
+        if value is not None and value.device != x.device:
+            raise ValueError(f"{name} must be on {x.device}, as input is, got a tensor on {value.device}")
 
 
 def _on_cpu(name: str, value: Any) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bnnumba.torch import checks, compute
+from bnnumba.torch import again, checks, compute
 from bnnumba.torch.memory import HALF, layout_of, new
 from bnnumba.torch.registry import differentiable, recorded, register, watched
 
@@ -25,7 +25,10 @@ def _batch_norm(
     return outputs
 
 
-def _batch_norm_shapes(x: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+def _batch_norm_shapes(x: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    checks.on_one_device(
+        x, dict(zip(("residual", "weight", "bias", "running_mean", "running_var"), others, strict=False))
+    )
     return new(x, layout_of(x)[0]), x.new_empty((3, x.shape[1]), dtype=torch.float64)
 
 
@@ -113,12 +116,20 @@ def _differentiate_again(
     if y is None and ctx.activation:
         mean, var, beta = statistics
         y = batch_norm(x.detach(), None, gamma, beta, mean, var, ctx.epsilon, ctx.activation)[0].detach()
-    ddy, dx, dgamma = batch_norm_double_backward(
+    double_backward = again.double_backward if recorded() else batch_norm_double_backward
+    ddy, dx, dgamma = double_backward(
         _behind(dy, y, ctx.activation), x, statistics, gamma, ddx, ddgamma, ddbeta, ctx.epsilon, ctx.frozen
     )
     if ddresidual is not None:
-        ddy = ddy + ddresidual
-    return _behind(ddy, y, ctx.activation), dx, None, None, None if gamma is None else dgamma, *(None,) * 5
+        ddy = ddresidual if ddy is None else ddy + ddresidual
+    return (
+        None if ddy is None else _behind(ddy, y, ctx.activation),
+        dx,
+        None,
+        None,
+        None if gamma is None else dgamma,
+        *(None,) * 5,
+    )
 
 
 def _behind(dy: Tensor, y: Tensor | None, activation: str) -> Tensor:
@@ -130,16 +141,23 @@ def _double_backward_shapes(dy: Tensor, x: Tensor, statistics: Tensor, *_: Any) 
     return new(x, layout_of(x)[0]), new(x, layout_of(x)[0]), torch.empty_like(statistics[0])
 
 
-def _refuse(ctx: Any, *_: Any) -> None:
-    checks.no_third_derivative()
+def _save_result(ctx: Any, inputs: Any, output: Any) -> None:  # what PyTorch calls
+    _, y, ctx.activation = inputs
+    ctx.save_for_backward(y)
+
+
+def _differentiate_behind(ctx: Any, ddresidual: Tensor) -> tuple[Tensor, None, None]:
+    return activation_gradient(ddresidual, *ctx.saved_tensors, ctx.activation), None, None
 
 
 activation_gradient = register(
-    "activation_gradient", compute.behind, lambda _, y, __: new(y, layout_of(y)[0]), None, _refuse
+    "activation_gradient",
+    compute.behind,
+    lambda _, y, __: new(y, layout_of(y)[0]),
+    _save_result,
+    _differentiate_behind,
 )
-batch_norm_double_backward = register(
-    "batch_norm_double_backward", compute.double_backward, _double_backward_shapes, None, _refuse
-)
+batch_norm_double_backward = register("batch_norm_double_backward", compute.double_backward, _double_backward_shapes)
 batch_norm_backward = register(
     "batch_norm_backward", _batch_norm_backward, _batch_norm_backward_shapes, _save_again, _differentiate_again
 )

@@ -15,6 +15,7 @@ from bnnumba import forms
 Function = Callable[..., Any]
 
 PLAIN = Tensor, torch.nn.Parameter
+is_batch = torch._C._functorch.is_legacy_batchedtensor  # of torch.autograd.grad(..., is_grads_batched=True)
 
 
 def register(
@@ -48,7 +49,9 @@ def register(
 
 
 def watched(tensor: Tensor) -> bool:
-    """Whether torch.compile, TorchScript, torch.func or a dispatch mode follows a call, or a tensor is of a subclass.
+    """Whether something else follows a call, or a tensor is of a subclass, a batch of gradients, or has no data.
+
+    What follows may be torch.compile, TorchScript, torch.func or a dispatch mode.
 
     Then an operation must be called. Else what it computes may be: PyTorch's dispatcher costs more than all else of a
     small call.
@@ -56,7 +59,7 @@ def watched(tensor: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch._C._is_tracing() or torch._C._are_functorch_transforms_active():
         return True
     modes: int = torch._C._len_torch_dispatch_stack()
-    return modes > 0 or type(tensor) not in PLAIN
+    return modes > 0 or type(tensor) not in PLAIN or tensor.is_meta or is_batch(tensor)
 
 
 def recorded() -> bool:
