@@ -113,3 +113,10 @@ def test_layer_skips_nonfinite_batches_on_demand():
             assert np.isfinite(moving[[0, 2]]).all()
             assert (moving[[0, 2]] != start).all()
         assert layer.get_config()["skip_nonfinite"] is skip
+
+
+@pytest.mark.parametrize("count", [2**53, 2**63, 10**30])
+def test_a_count_beyond_any_integer_of_the_kernels(count):
+    mean, var = np.zeros(3), np.ones(3)
+    bnnumba.update_moving(mean, var, bnnumba.Moments(np.ones(3), np.full(3, 2.0), count), 0.5, ddof=1)
+    np.testing.assert_allclose(var, 1.5, rtol=1e-15)

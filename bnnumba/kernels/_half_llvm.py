@@ -3,10 +3,9 @@
 Numba has no such numbers, so an array of float16 comes as uint16, and one of bfloat16 as int16.
 """
 
-import platform
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import config, types
 from numba.core.codegen import get_host_cpu_features
 
@@ -14,8 +13,9 @@ FLOAT16, BFLOAT16 = types.uint16, types.int16
 _F32, _I32 = ir.FloatType(), ir.IntType(32)
 
 # Elsewhere LLVM would call functions of a compiler's runtime library, which no one links in.
+ARCHITECTURE = binding.get_process_triple().partition("-")[0]  # what code is made for, whatever the system calls itself
 _FEATURES = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
-CONVERTS_FLOAT16 = "+f16c" in _FEATURES or platform.machine().lower() in ("aarch64", "arm64")
+CONVERTS_FLOAT16 = "+f16c" in _FEATURES or ARCHITECTURE in ("aarch64", "arm64")
 
 
 def is_half(dtype: Any) -> bool:

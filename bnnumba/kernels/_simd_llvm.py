@@ -1,7 +1,6 @@
 """The vector operations as LLVM instructions (see `simd`)."""
 
 import operator
-import platform
 from collections.abc import Callable
 from typing import Any
 
@@ -12,11 +11,11 @@ from numba.extending import intrinsic, lower_builtin, models, overload, register
 from numba.np.numpy_support import as_dtype
 
 from bnnumba.kernels import _simd_numpy
-from bnnumba.kernels._half_llvm import BFLOAT16, FLOAT16, is_half, packed, unpacked
+from bnnumba.kernels._half_llvm import ARCHITECTURE, BFLOAT16, FLOAT16, is_half, packed, unpacked
 
 __all__ = _simd_numpy.__all__
 LANES, LINE = _simd_numpy.LANES, _simd_numpy.LINE
-CAN_STREAM = platform.machine().lower() in ("x86_64", "amd64")
+CAN_STREAM = ARCHITECTURE in ("x86_64", "amd64")
 _I32 = ir.IntType(32)
 
 

@@ -91,7 +91,8 @@ def join(a: Vector, b: Vector, n: int) -> Vector:
 
 
 def fma(a: Vector, b: Vector, c: Vector) -> Vector:
-    # Rounded twice for float64, where NumPy has no fused operation: bits may differ from the compiled kernels.
+    # Rounded twice, as NumPy has no fused operation: of float64 the product is, too, and of float32 the sum as float64.
+    # So bits may differ from the compiled kernels.
     return np.asarray(np.float64(a) * b + c, a.dtype)
 
 
