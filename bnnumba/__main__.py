@@ -2,11 +2,13 @@
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from importlib.util import find_spec
 
-from bnnumba.command.facts import cache, facts
+from bnnumba.command.facts import cache, facts, kept
 from bnnumba.command.speed import CASES, RATE_SIZES, memory_rates, training_steps
-from bnnumba.command.warm_up import jobs
+from bnnumba.command.steps import HALVES, half_precision, of_pytorch
+from bnnumba.command.warm_up import DTYPES, jobs
 
 try:
     from rich.console import Console
@@ -30,8 +32,21 @@ def main() -> int:
         prog="python -m bnnumba", description="Tell what a bug report needs, and how fast this machine is."
     )
     commands = parser.add_subparsers(dest="command")
-    commands.add_parser("warm-up", help="compile every kernel into the disk cache, as for a container")
-    return warm_up(Console()) if parser.parse_args().command else report(Console())
+    warm = commands.add_parser("warm-up", help="compile kernels into the disk cache, as for a container")
+    every = (*DTYPES, *HALVES)
+    warm.add_argument(
+        "--dtype", nargs="+", choices=every, default=list(DTYPES), help="of the data; default: %(default)s"
+    )
+    warm.add_argument("--torch", action="store_true", help="the layers of bnnumba.torch, too")
+    warm.add_argument("--all", action="store_true", help="all of that, and what is installed of it")
+    given = parser.parse_args()
+    if not given.command:
+        return report(Console())
+    if given.all:
+        bfloat16 = find_spec("ml_dtypes") is not None
+        dtypes = [each for each in every if each != "bfloat16" or bfloat16]
+        return warm_up(Console(), dtypes, find_spec("torch") is not None)
+    return warm_up(Console(), given.dtype, given.torch)
 
 
 def report(console: Console) -> int:
@@ -70,13 +85,17 @@ def report(console: Console) -> int:
     return 0
 
 
-def warm_up(console: Console) -> int:
-    """Compile all kernels; the status is 1 where the cache does not hold them in the end."""
-    all_jobs = jobs()
-    for job in track(all_jobs, "compiling", console=console):
-        job.compile()
-    console.print("compiled kernels:", cache(all_jobs), soft_wrap=True, highlight=False)
-    return 0 if all_jobs and all(job.cached for job in all_jobs) else 1
+def warm_up(console: Console, dtypes: Collection[str], torch: bool) -> int:
+    """Compile the kernels for some dtypes; the status is 1 where the cache does not hold them in the end."""
+    chosen = jobs([each for each in dtypes if each in DTYPES])
+    steps = [step for each in dtypes if each in HALVES for step in half_precision(each)]
+    steps += [step for each in dtypes if torch for step in of_pytorch(each)]
+    if jobs():
+        compilations = [*(job.compile for job in chosen), *(run for _, run in steps)]
+        for compile_one in track(compilations, "compiling", console=console):
+            compile_one()
+    console.print("compiled kernels:", cache(chosen or jobs()), soft_wrap=True, highlight=False)
+    return 0 if kept(jobs()) and all(job.cached for job in chosen) else 1
 
 
 def _print(console: Console, title: str, heads: list[str], rows: Iterable[Iterable[str]]) -> None:

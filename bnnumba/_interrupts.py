@@ -4,7 +4,7 @@ Ctrl-C is one such signal; the alarm of a timeout, whose handler raises an error
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from threading import current_thread, main_thread
 from typing import Any
@@ -22,13 +22,22 @@ def deferred_interrupts() -> Iterator[None]:
     found = {number: signal.getsignal(number) for number in signal.valid_signals()}
     handlers = {number: handler for number, handler in found.items() if callable(handler)}
     came: dict[int, Any] = {}
-    for number in handlers:
-        signal.signal(number, came.__setitem__)
     try:
+        for number in handlers:
+            signal.signal(number, came.__setitem__)
         yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
+        _restore(handlers)
         with ExitStack() as all_of_them:  # also where one raises
             for number in reversed(came):
                 all_of_them.callback(handlers[signal.Signals(number)], number, came[number])
+
+
+def _restore(handlers: Mapping[Any, Any]) -> None:
+    """Give all signals their handlers back, also where one of these raises meanwhile."""
+    try:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    except BaseException:
+        _restore(handlers)
+        raise

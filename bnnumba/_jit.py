@@ -1,8 +1,10 @@
 """Every Numba option of the package, in one place, each with its reason."""
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 from types import FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar
 
@@ -17,6 +19,9 @@ from bnnumba._interrupts import deferred_interrupts
 from bnnumba._linking import LinkedOnly
 
 F = TypeVar("F", bound=Callable[..., Any])
+SLOW_SECONDS = 1.0  # a compilation of more than that is logged
+
+_log = logging.getLogger("bnnumba")
 
 # An option left out is inherited from whichever caller compiles the kernel first: a user's fastmath=True would make
 # isnan(nan) False in it for everyone. So each is written out, except boundscheck, which must follow NUMBA_BOUNDSCHECK.
@@ -161,17 +166,25 @@ def compile_form(module: ModuleType, form: str, own: dict[str, Any], guards: Any
         kernels[name] = numba.njit(**_COMMON, **(guards.compiler() if guards and _CHECKED else {}))(function)
         if not numba.config.DISABLE_JIT:
             kernels[name]._cache = cache_for(function)  # what njit(cache=True) sets
-            kernels[name].compile = deferred_interrupts()(_checked(kernels[name].compile, written, guards))
+            kernels[name].compile = deferred_interrupts()(_watched(kernels[name].compile, written, form, guards))
     return kernels
 
 
-def _checked(compile_for: Callable[..., Any], kernel: FunctionType, guards: Any) -> Callable[..., Any]:
-    def compile_checked(signature: Any) -> Any:
+def _watched(compile_for: Callable[..., Any], kernel: FunctionType, form: str, guards: Any) -> Callable[..., Any]:
+    """Check the types before a compilation, and log one that took long."""
+
+    def compile_watched(signature: Any) -> Any:
         if guards is not None:
             guards.check(kernel, getattr(signature, "args", signature))
-        return compile_for(signature)
+        begin = perf_counter()
+        compiled = compile_for(signature)
+        seconds = perf_counter() - begin
+        if seconds > SLOW_SECONDS:
+            how = "once, into the disk cache; `python -m bnnumba warm-up` does so beforehand"
+            _log.info("compiled %s (%s) in %.1f s, %s", kernel.__name__, form, seconds, how)
+        return compiled
 
-    return compile_checked
+    return compile_watched
 
 
 def linked(kernels: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import setitem
 from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
@@ -461,7 +462,8 @@ def moved(
     count = min(int(moments.count), MOST_COUNTED) if ddof else int(moments.count > 0)
     kernel(new_mean, new_var, batch_mean, batch_var, count, momentum, ddof)
     shape = moving_mean.shape
-    return [(moving_mean, ..., new_mean.reshape(shape)), (moving_var, ..., new_var.reshape(shape))]
+    pairs = (moving_mean, new_mean), (moving_var, new_var)
+    return [(setitem, moving, ..., new.reshape(shape)) for moving, new in pairs]
 
 
 def _behind(view: axes.View, residual: Array | None, act: Any) -> tuple[Any, ...]:

@@ -223,8 +223,7 @@ class BatchNormalization(Exchanged, Stored):
         assert dx is not None
         if saved.correction is not None:
             dgamma = saved.correction.dgamma(dgamma, dbeta)
-        found = {"dgamma": dgamma if self.scale else None, "dbeta": dbeta if self.center else None, "_saved": None}
-        vars(self).update(found)
+        self._set(dgamma=dgamma if self.scale else None, dbeta=dbeta if self.center else None, _saved=None)
         return dx if dresidual is None else (dx, dresidual)  # type: ignore[return-value]
 
     def recompute_moving(self, batches: Iterable[Array], *, progress: bool = False) -> None:
@@ -260,7 +259,7 @@ class BatchNormalization(Exchanged, Stored):
         changes = [
             filling(array, np.where(kept, values, array)) for array, values in zip(own, found.values(), strict=True)
         ]
-        write([*changes, (vars(self), "batches_seen", number)])
+        write([*changes, (setattr, self, "batches_seen", number)])
 
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, by name; the activation as a text."""
@@ -304,8 +303,11 @@ class BatchNormalization(Exchanged, Stored):
 
     def _trained(self, changes: list[Change], saved: Saved) -> None:
         """End a training call: whatever it changes, at once."""
-        batches_seen, own = self.batches_seen + (saved.statistics.count > 0), vars(self)
-        write([*changes, (own, "batches_seen", batches_seen), (own, "_saved", saved)])
+        batches_seen = self.batches_seen + (saved.statistics.count > 0)
+        write([*changes, (setattr, self, "batches_seen", batches_seen), (setattr, self, "_saved", saved)])
+
+    def _set(self, **attributes: Any) -> None:
+        write([(setattr, self, name, value) for name, value in attributes.items()])
 
     def _kept(self, y: Array) -> Array | None:
         """Return y where backward needs it."""
@@ -346,7 +348,7 @@ class BatchNormalization(Exchanged, Stored):
         if self.renorm:
             stddev = np.asarray(np.sqrt(var))
             made.update(moving_stddev=stddev, renorm_mean=mean.copy(), renorm_stddev=stddev.copy())
-        vars(self).update(made, _feature_shape=feature_shape)
+        self._set(**made, _feature_shape=feature_shape)
 
     # ---- hooks that SyncBatchNormalization overrides, see `bnnumba.mpi`
 

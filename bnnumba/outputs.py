@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Mapping
 from itertools import starmap
-from operator import setitem
+from operator import call, setitem
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from bnnumba import checks
 from bnnumba._types import Array
 
 Others = Mapping[str, npt.NDArray[Any] | None]
-Change = tuple[Any, Any, Any]  # a container, a key, and the value that it gets
+Change = tuple[Any, ...]  # a function and its arguments: setitem for arrays, setattr for what else changes
 
 OVERLAP_WORK = 10_000  # of numpy.shares_memory; past that, arrays are taken to overlap
 
@@ -40,16 +40,16 @@ def moving(shape: tuple[int, ...], **given: Any) -> list[Array]:
 
 
 def write(changes: list[Change]) -> None:
-    """Set container[key] = value for each: all of them or, with an interrupt, none.
+    """Make changes that were checked: all of them or, with an interrupt, none.
 
-    Handlers of signals run between two steps of Python only, and this is one. The attributes of an object are its vars.
+    Handlers of signals run between two steps of Python only, and this is one.
     """
-    deque(starmap(setitem, changes), maxlen=0)
+    deque(starmap(call, changes), maxlen=0)
 
 
 def filling(array: Array, values: Array) -> Change:
     """The change that gives an array these values, in its own dtype."""
-    return array, ..., values.astype(array.dtype)
+    return setitem, array, ..., values.astype(array.dtype)
 
 
 def no_output(out: object) -> None:

@@ -82,7 +82,7 @@ def moved_statistics(
     moving = moved(statistics.moving_mean, statistics.moving_stddev, batch, momentum, 0, skip_nonfinite)
     renorm = moved(statistics.renorm_mean, statistics.renorm_stddev, batch, renorm_momentum, 0, skip_nonfinite)
     kept = np.isfinite(batch.mean) & np.isfinite(batch.var) if skip_nonfinite else np.True_
-    _, _, stddev = moving[1]
+    *_, stddev = moving[1]
     variance = np.where(kept, np.maximum(stddev**2 - epsilon, 0.0), statistics.moving_variance)
     return [*moving, *renorm, filling(statistics.moving_variance, variance)]
 

@@ -66,7 +66,8 @@ class Stateful:
         """
         own = self._weights()
         came = _weights(weights, list(own), self._feature_shape)
-        write([filling(weight, values) for weight, values in zip(own.values(), came, strict=True)])
+        written = [checks.moving(name, weight, weight.shape) for name, weight in own.items()]
+        write([filling(weight, values) for weight, values in zip(written, came, strict=True)])
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         raise NotImplementedError

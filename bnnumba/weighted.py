@@ -116,9 +116,9 @@ def input_gradient_into(
 def _extreme_features(sums: Gradients, total: float, weights: Weights, x: Array) -> Any:
     """The features whose mean dy or its product with x_hat may be too large or too small for the data's dtype."""
     ordinary = ORDINARY_64 if x.itemsize == 8 else ORDINARY_32
-    most_x_hat = math.sqrt(total / weights.values.min(initial=1.0, where=weights.values > 0))
+    least = weights.values.min(initial=1.0, where=weights.values > 0)
     size = np.maximum(abs(sums.dgamma), abs(sums.dbeta)) / total
-    too_small, too_large = size < 1 / ordinary, size > ordinary / most_x_hat
+    too_small, too_large = size * least < 1 / ordinary, size > ordinary / math.sqrt(total / least)  # the most |x_hat|
     return np.flatnonzero((too_small & (size > 0)) | (too_large & (size < np.inf)))
 
 

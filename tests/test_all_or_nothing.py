@@ -3,6 +3,7 @@
 import copy
 import io
 import sys
+from operator import setitem
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def test_what_is_loaded_or_copied_is_whole(tmp_path):
 
 def test_changes_are_written_in_their_order():
     array, own = np.zeros(3), {}
-    write([(array, ..., np.arange(3.0)), (own, "key", 1), (own, "key", 2)])
+    write([(setitem, array, ..., np.arange(3.0)), (setitem, own, "key", 1), (setitem, own, "key", 2)])
     assert array.tolist() == [0, 1, 2]
     assert own == {"key": 2}
 
@@ -194,3 +195,42 @@ def test_a_converted_model(back):
         return [type(module) for module in model.modules()]
 
     check_all_or_nothing(make, lambda model: convert(model, back=back), state_of)
+
+
+def test_weights_that_cannot_be_written():
+    layer = layer_of()
+    layer.beta = np.broadcast_to(np.float32(1), 5)
+    before = state_of_layer(layer)
+    with pytest.raises(ValueError, match="beta must be writeable"):
+        layer.set_weights([weight + 1 for weight in layer.get_weights()])
+    assert state_of_layer(layer) == before
+
+
+class Elsewhere(BatchNormalization):
+    """A user's layer that keeps some of its state in another object."""
+
+    @property
+    def batches_seen(self):
+        return vars(self).get("kept", {}).get("seen", 0)
+
+    @batches_seen.setter
+    def batches_seen(self, value):
+        vars(self).setdefault("kept", {})["seen"] = value
+
+    @property
+    def moving_mean(self):
+        return vars(self).get("kept", {}).get("mean")
+
+    @moving_mean.setter
+    def moving_mean(self, value):
+        vars(self).setdefault("kept", {})["mean"] = value
+
+
+def test_properties_of_a_subclass_are_set():
+    layer, usual = Elsewhere(momentum=None), BatchNormalization(momentum=None)
+    for each in (layer, usual):
+        for x in (P.x, P.dy):
+            each(x, training=True)
+        each.recompute_moving([P.x])
+    assert layer.batches_seen == usual.batches_seen == 1
+    assert layer.moving_mean.tobytes() == usual.moving_mean.tobytes()

@@ -79,7 +79,7 @@ SOME_JOBS = """
 import sys
 from bnnumba import __main__ as command
 all_jobs = command.jobs()
-command.jobs = lambda: all_jobs[:: max(1, len(all_jobs) // 4)]
+command.jobs = lambda *_: all_jobs[:: max(1, len(all_jobs) // 4)]
 sys.argv[1:] = ["warm-up"]
 status = command.main()
 kernels = {job.kernel for job in command.jobs()}
@@ -124,3 +124,50 @@ assert not [name for name in sys.modules if name.startswith(("rich", "bnnumba.co
 print([name for form in (serial, threaded) for name, kernel in form.FORM.items() if kernel.overloads])
 """
     assert run_python("-c", code) == "[]\n"
+
+
+STEPS = """
+import numba
+from bnnumba import forms
+from bnnumba.command import steps
+from bnnumba.command.steps import half_precision, of_pytorch
+steps.SHAPES = ((8, 4, 2, 3),) * 2  # all is Python here
+made = {made}
+for _, run in made:
+    run()
+print(len(made), sorted(dict.fromkeys(kernel.__name__ for kernel, key in forms._versions if key))[:3])
+"""
+
+
+@pytest.mark.parametrize("made", ['list(half_precision("float16"))', 'list(half_precision("bfloat16"))'])
+def test_steps_that_warm_up_half_precision(made):
+    assert run_python("-c", STEPS.format(made=made), NUMBA_DISABLE_JIT="1") == "18 []\n"
+
+
+def test_steps_that_warm_up_pytorch():
+    pytest.importorskip("torch")
+    assert run_python("-c", STEPS.format(made='list(of_pytorch("bfloat16"))'), NUMBA_DISABLE_JIT="1") == "8 []\n"
+
+
+LOGGED = """
+import logging, sys
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(name)s %(levelname)s %(message)s")
+import numpy, bnnumba
+from bnnumba import _jit
+_jit.SLOW_SECONDS = {seconds}
+bnnumba.update_moving(numpy.zeros(2), numpy.ones(2), bnnumba.Moments(numpy.ones(2), numpy.ones(2), 3), 0.75)
+"""
+
+
+def test_a_long_compilation_is_logged(tmp_path):
+    said = run_python("-c", LOGGED.format(seconds=0.0), NUMBA_CACHE_DIR=str(tmp_path))
+    assert said.startswith("bnnumba INFO compiled update_moving (serial) in ")
+    assert "python -m bnnumba warm-up" in said
+    assert run_python("-c", LOGGED.format(seconds=1.0), NUMBA_CACHE_DIR=str(tmp_path)) == ""
+
+
+def test_the_choice_of_what_is_warmed_up(tmp_path):
+    command = [sys.executable, "-m", "bnnumba", "warm-up", "--dtype", "float31"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "invalid choice: 'float31' (choose from " in done.stderr

@@ -226,3 +226,46 @@ def test_gamma_of_zero_leaves_beta(shape, feature_axis):
 @pytest.mark.parametrize(("scale", "epsilon"), [(1e-35, 1e30), (1e-30, 1e3), (1e-38, 1e-3), (1.0, 1e300)])
 def test_an_epsilon_far_beyond_the_variance(scale, epsilon, shape, feature_axis):
     check_step(problem(shape, feature_axis, scale=scale), feature_axis, epsilon)
+
+
+TINY = {np.float32: 1e-45, np.float64: 5e-324}
+
+
+@pytest.mark.parametrize("inner", [1, 3, 20])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_sums_that_are_0_though_dy_is_not(dtype, inner):
+    """dbeta by cancellation, and dgamma because no product is a number of the dtype."""
+    x = np.full((64, 40, inner), 0.4, dtype)
+    x[::2] *= -1
+    x[:2] = [[[-5]], [[5]]]
+    dy = np.full(x.shape, TINY[dtype], dtype)
+    dy[::2] *= -1
+    dy[:2] = 0
+    dy[:, ::3] = 0
+    mean, var, _ = bnnumba.moments(x, 1)
+    gamma = np.full(40, 1e38 if dtype == np.float32 else 1e300)
+    found = bnnumba.batch_norm_backward(dy, x, mean, var, gamma, 1, epsilon=0.0)
+    exact = oracle.backward(dy, x, mean, var, gamma, 1, 0.0)
+    assert not found.dgamma[::3].any()
+    if dtype == np.float32:  # a float64 as small has no digits
+        bounds.check_gradients(dtype, found, exact)
+        assert found.dgamma[1] != 0
+
+
+def test_frozen_sums_of_small_products():
+    x = np.float32([1e-25, -1e-25] * 32)[:, np.newaxis]
+    found = bnnumba.batch_norm_backward(x, x, np.zeros(1), np.ones(1), epsilon=0.0, frozen=True)
+    np.testing.assert_allclose(found.dgamma, (x.astype(float) ** 2).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["forward", "frozen", "masked", "training"])
+def test_a_factor_beyond_the_dtype_times_0_is_0(kernel):
+    """gamma*rstd is 1e80; y at the mean is beta, and dx of dy = 0 is 0."""
+    x, gamma, zero = np.float32([[-1], [0], [1]]), np.array([1e80]), np.zeros((3, 1), np.float32)
+    moments = bnnumba.moments(x)
+    if kernel == "forward":
+        y = bnnumba.normalize(x, *moments[:2], gamma, np.array([2.0]))
+        assert y.ravel().tolist() == [-np.inf, 2.0, np.inf]
+        return
+    options = {"frozen": {"frozen": True}, "masked": {"mask": np.ones((3, 1), bool)}, "training": {}}[kernel]
+    assert not bnnumba.batch_norm_backward(zero, x, *moments[:2], gamma, **options).dx.any()

@@ -497,3 +497,14 @@ def test_input_gradient_of_nothing():
     assert not gradient(0, mask=np.zeros((5, 1), bool)).any()
     with pytest.raises(ValueError, match="count must be >= 0, got -1"):
         gradient(-1)
+
+
+def test_a_small_gradient_where_hardly_anything_counts():
+    """The share that is taken from dy is too small for float32, but not behind gamma."""
+    x = np.random.default_rng(0).normal(size=(16, 1)).astype("f")
+    w, dy, gamma = np.ones((16, 1)), np.full((16, 1), 1e-10, np.float32), np.array([1e38])
+    w[0], dy[0] = 1e-32, 3e-42
+    mean, var, _ = bnnumba.moments(x, sample_weight=w)
+    found = bnnumba.batch_norm_backward(dy, x, mean, var, gamma, sample_weight=w)
+    exact = oracle.backward(dy, x, mean, var, gamma, -1, 1e-3, weights=w)
+    bounds.check_gradients(np.float32, found, exact, share=w.astype(oracle.WIDE) / w.sum())

@@ -75,10 +75,14 @@ def cache(jobs: list[Job]) -> str:
     """How many kernels the disk cache holds, and where."""
     if not jobs:
         return "none: NUMBA_DISABLE_JIT is set"
-    held, place = sum(job.cached for job in jobs), jobs[0].kernel.stats.cache_path
-    if place is None:
+    if not kept(jobs):
         return "not kept: no directory can be written to"
-    return f"{held} of {len(jobs)} in {place}"
+    return f"{sum(job.cached for job in jobs)} of {len(jobs)} in {jobs[0].kernel.stats.cache_path}"
+
+
+def kept(jobs: list[Job]) -> bool:
+    """Whether there is a disk cache."""
+    return any(job.kernel.stats.cache_path for job in jobs)
 
 
 def _settings() -> list[str]:

@@ -1,6 +1,7 @@
 """Which kernels there are to compile, for which types, and which of them the disk cache holds."""
 
 import inspect
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 import numba
@@ -12,6 +13,7 @@ from bnnumba.kernels import serial, threaded
 
 FORMS = {"serial": serial, "threaded": threaded}
 RELU = NAMED["relu"]
+DTYPES = {"float32": types.float32, "float64": types.float64}
 
 
 class Job(NamedTuple):
@@ -31,14 +33,14 @@ class Job(NamedTuple):
         return bool(self.kernel._cache.holds(self.signature, self.kernel.targetctx))
 
 
-def jobs() -> list[Job]:
-    """Every kernel, in both forms, for both dtypes; none where NUMBA_DISABLE_JIT leaves nothing to compile."""
+def jobs(dtypes: Collection[str] = tuple(DTYPES)) -> list[Job]:
+    """Every kernel, in both forms, for some dtypes; none where NUMBA_DISABLE_JIT leaves nothing to compile."""
     if numba.config.DISABLE_JIT:
         return []
     return [
         Job(f"{form}.{name} of {dtype}{_words(given)}", kernel, signature_of(kernel.py_func, dtype, given))
         for form, module in FORMS.items()
-        for dtype in (types.float32, types.float64)
+        for dtype in (DTYPES[each] for each in dtypes)
         for name, kernel in module.FORM.items()
         for given in _variants(kernel.py_func, f"{name}_into" in module.FORM)
     ]

@@ -33,15 +33,15 @@ def add_region(inputs: Any, grid: Grid, region: Region, centres: Array, sums: Ar
         for r in range(rows):
             i, step = (region.row + r) * columns + start, apart * columns
             for c in range(tile, full, LANES):
-                _add_rows(inputs, i + c, step, LANES, _of_columns(inputs, centres, start + c, LANES), sums, place + c)
+                _add_rows(inputs, i + c, step, LANES, of_columns(inputs, centres, start + c, LANES), sums, place + c)
             if full < end:
                 n = end - full
-                _add_rows(inputs, i + full, step, n, _of_columns(inputs, centres, start + full, n), sums, place + full)
+                _add_rows(inputs, i + full, step, n, of_columns(inputs, centres, start + full, n), sums, place + full)
         for r in range(rest, region.row_end):
             i = r * columns + start
             for c in range(tile, min(end, x.size - i), LANES):  # the last row may be short
                 n = min(LANES, min(end, x.size - i) - c)
-                own, j = _of_columns(inputs, centres, start + c, n), place + c
+                own, j = of_columns(inputs, centres, start + c, n), place + c
                 put_sums(sums, j, n, add_1(inputs, i + c, n, own, get_sums(sums, j, n, x)), x)
 
 
@@ -76,7 +76,7 @@ def fill(sweep: Sweep, grid: Grid, i: int, end: int) -> None:
     columns, out = grid.columns, sweep.out
     n = lead(sweep, i, end)
     if n:
-        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.inputs, sweep.coefficients, i % columns, n)))
+        put(sweep, i, n, values(sweep.inputs, i, n, 0, of_columns(sweep.inputs, sweep.coefficients, i % columns, n)))
         i += n
     apart = _quarter_size(columns, end - i, out.itemsize)
     if apart > 0:
@@ -86,7 +86,7 @@ def fill(sweep: Sweep, grid: Grid, i: int, end: int) -> None:
     n = (end - i) % LANES
     if n:
         i = end - n
-        put(sweep, i, n, values(sweep.inputs, i, n, 0, _of_columns(sweep.inputs, sweep.coefficients, i % columns, n)))
+        put(sweep, i, n, values(sweep.inputs, i, n, 0, of_columns(sweep.inputs, sweep.coefficients, i % columns, n)))
 
 
 @helper
@@ -110,7 +110,7 @@ def _fill_vectors(fill_at: Callable[..., None], sweep: Sweep, columns: int, i: i
     while i + LANES <= end:
         if c >= columns:  # the coefficients after a row's last are those of its first again
             c -= columns
-        fill_at(sweep, i, apart, _of_columns(sweep.inputs, sweep.coefficients, c, LANES))
+        fill_at(sweep, i, apart, of_columns(sweep.inputs, sweep.coefficients, c, LANES))
         i, c = i + LANES, c + LANES
 
 
@@ -131,7 +131,8 @@ def _fill_4(sweep: Sweep, i: int, apart: int, own: Coefficients) -> None:
 
 
 @loop
-def _of_columns(inputs: Any, coefficients: Array, c: int, n: int) -> Coefficients:
+def of_columns(inputs: Any, coefficients: Array, c: int, n: int) -> Coefficients:
+    """Return the coefficients of n columns."""
     own: Coefficients = own_of(inputs, _of_row, coefficients, c, n)
     return own
 

@@ -124,7 +124,7 @@ def put_forward(statistics: Statistics, first: int, last: int, out: Array) -> No
         power, mean_hi = out_power(gamma, rstd, out), narrow(mean, out)
         store(out, out.shape[1] + f, n, mean_hi)
         put(out, 2, f, n, power)
-        put(out, 3, f, n, gamma * (rstd / power))
+        put(out, 3, f, n, held(gamma * (rstd / power), gamma, out))
         put(out, 4, f, n, load(statistics.beta, f, n) - (mean - double(mean_hi)) * rstd * gamma)
 
 
@@ -137,7 +137,7 @@ def put_frozen(statistics: Statistics, first: int, last: int, out: Array) -> Non
         power = out_power(gamma, rstd, out)
         put(out, 1, f, n, zero)
         put(out, 2, f, n, power)
-        put(out, 3, f, n, gamma * (rstd / power))
+        put(out, 3, f, n, held(gamma * (rstd / power), gamma, out))
         put(out, 4, f, n, zero)
 
 

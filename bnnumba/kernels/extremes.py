@@ -12,6 +12,7 @@ import numpy as np
 
 from bnnumba._jit import helper, loop
 from bnnumba._types import Array, Coefficients, Vector
+from bnnumba.kernels.by_column import of_columns
 from bnnumba.kernels.by_run import of_feature
 from bnnumba.kernels.coefficients import Gradients, Statistics, held, reciprocal_std, within
 from bnnumba.kernels.formulas import Backward, difference_to, dresidual
@@ -43,19 +44,47 @@ def resum(
 ) -> None:
     """Make the sums of some of the features f..f+n again; product: the sum that dgamma is made of.
 
-    Where it is 0, no number was too small for it if all of dy or of x_hat are 0; x_hat is, where var is 0 and of x.
+    Where that is 0, no number was too small for it if all of dresidual or of x_hat are 0; x_hat is, where var is 0 and
+    of x.
     """
     x, grid = sums.inputs.x, sums.grid
     count, repeats, one, zero = x.shape[0] * x.shape[2], grid.inner if grid.by_column else 1, splat(1.0), splat(0.0)
-    dbeta = load(gradients.dbeta, f, n)
-    constant = choose(equal(load(statistics.var, f, n), zero), splat(0.0 if of_x else 1.0), one)
-    nothing = choose(equal(dbeta, zero), zero, constant)
-    doubted = choose(equal(product, zero), nothing, choose(small(product, count, x), one, zero))
+    dbeta, var = load(gradients.dbeta, f, n), load(statistics.var, f, n)
+    unless_constant = choose(equal(var, zero), splat(0.0 if of_x else 1.0), one)
+    doubted = choose(equal(product, zero), unless_constant, choose(small(product, count, x), one, zero))
     marks = _lanes(choose(large(product, x), one, choose(large(dbeta, x), one, doubted)))
+    silent = _lanes(choose(equal(product, zero), choose(equal(dbeta, zero), unless_constant, zero), zero))
+    if silent.max() > 0.0:
+        stirred = _stirred(sums, f, n)
+        for k in range(n):
+            if silent[k] > 0.0:
+                marks[k] = stirred[k]
     for k in range(n):
         if marks[k] > 0.0:
             own = of_feature(sums.inputs, sums.centres, (f + k) * repeats)
             _sum_again(sums.inputs, f + k, own, statistics, gradients)
+
+
+@helper
+def _stirred(sums: Sums, f: int, n: int) -> Array:
+    """Return 1, or 0 where dresidual is 0 everywhere, for each of the features f..f+n."""
+    inputs, found, zero = sums.inputs, np.zeros(LANES), splat(0.0)
+    outer, feature, inner = inputs.x.shape
+    if not sums.grid.by_column:
+        for k in range(n):
+            most, _ = _largest(inputs, f + k, of_feature(inputs, sums.centres, f + k), 0.0)
+            found[k] = 0.0 if most == 0.0 else 1.0
+        return found
+    for c in range(f * inner, (f + n) * inner, LANES):
+        m = min(LANES, (f + n) * inner - c)
+        own, other = of_columns(inputs, sums.centres, c, m), zero
+        for o in range(outer):
+            dy = double(dresidual(inputs.activation, inputs, o * feature * inner + c, m, 0, own))
+            other = choose(equal(dy, zero), other, splat(1.0))
+        lanes = _lanes(other)
+        for j in range(m):
+            found[(c + j) // inner - f] += lanes[j]
+    return found
 
 
 @helper
@@ -82,7 +111,7 @@ def scale_dy(
         if marks[k] > 0.0:
             most, _ = _largest(inputs, f + k, of_feature(inputs, out, f + k), 0.0)
             power = _dy_exponent(most, exponent, x)
-        powers[k], factors[k] = math.ldexp(1.0, power), math.ldexp(gamma_part * rstd_part, exponent - power)
+        powers[k], factors[k] = _times_power(1.0, power), _times_power(gamma_part * rstd_part, exponent - power)
     return load(powers, 0, LANES), held(load(factors, 0, LANES), gamma, out)
 
 
@@ -96,6 +125,13 @@ def small(value: Vector, count: int, x: Array) -> Any:
 def large(value: Vector, x: Array) -> Any:
     """Tell where a value is, or may have come of what is, too large for the data's dtype."""
     return less(splat(_ordinary(x)), binade(value))
+
+
+@helper
+def _times_power(value: float, exponent: int) -> float:
+    """Return value*2**exponent, of a value near 1: rounded once, and infinite where it is too large."""
+    half = exponent // 2
+    return value * 2.0**half * 2.0 ** (exponent - half)
 
 
 @helper
