@@ -180,6 +180,31 @@ def test_a_layer_of_pytorch(dtype):
     check_all_or_nothing(make, lambda layer: layer(x), state_of)
 
 
+@pytest.mark.parametrize("name", ["running_mean", "running_var"])
+def test_running_statistics_of_pytorch_that_cannot_be_written(name):
+    """Or only after a copy: one of them is contiguous, the other not."""
+    torch = pytest.importorskip("torch")
+    from bnnumba.torch import BatchNorm1d  # noqa: PLC0415  # imports torch
+
+    x = torch.from_numpy(P.x)
+
+    def state_of(layer):
+        return [value.tolist() for value in layer.state_dict().values()]
+
+    def strided():
+        layer = BatchNorm1d(5)
+        layer._buffers[name] = torch.ones(10)[::2]
+        return layer
+
+    check_all_or_nothing(strided, lambda layer: layer(x), state_of)
+    layer = BatchNorm1d(5)
+    layer._buffers[name] = torch.ones(1).expand(5)
+    before = state_of(layer)
+    with pytest.raises(RuntimeError, match="single memory location"):
+        layer(x)
+    assert state_of(layer) == before
+
+
 @pytest.mark.parametrize("back", [False, True])
 def test_a_converted_model(back):
     torch = pytest.importorskip("torch")

@@ -168,3 +168,9 @@ def test_tensors_without_data():
         x.grad = None
     with pytest.raises(ValueError, match="weight must be on the CPU, got a tensor on meta"):
         layer(torch.randn(4, 3, 2, 2))
+    with pytest.raises(ValueError, match=r"weight must have shape \(4,\), got \(3,\)"):
+        layer(x[:, [0, 0, 0, 0]])
+    with pytest.raises(TypeError, match=r"input must be torch.float32, .*, got torch.int32"):
+        layer(x.int())
+    with pytest.raises(ValueError, match="residual must have the shape of x"):
+        layer(x, x[:2])

@@ -16,19 +16,13 @@ def tensor(name: str, value: Any, dtypes: Collection[object]) -> None:
 
 def tensor_like(name: str, value: Any, x: Any) -> None:
     """A tensor of PyTorch with x's shape and dtype, on the CPU."""
-    if value.shape != x.shape:
-        raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
-    if value.dtype != x.dtype:
-        raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {value.dtype}")
+    _like(name, value, x)
     _on_cpu(name, value)
 
 
 def features_tensor(name: str, value: Any, channels: int) -> None:
     """A floating tensor of PyTorch with a value for each channel, on the CPU."""
-    if not value.is_floating_point():
-        raise TypeError(f"{name} must be a tensor of real floats, got {value.dtype}")
-    if value.shape != (channels,):
-        raise ValueError(f"{name} must have shape ({channels},), got {tuple(value.shape)}")
+    _features(name, value, channels)
     _on_cpu(name, value)
 
 
@@ -69,13 +63,34 @@ def no_transform() -> NoReturn:
     raise NotImplementedError("batch normalization has no transforms of torch.func here (grad, vmap, jvp, ...)")
 
 
-def on_one_device(x: Any, others: dict[str, Any]) -> None:
-    """Refuse tensors, or None, that are not where x is: of them, only those on the CPU, or on meta, have operations."""
-    for name, value in others.items():
+def without_data(x: Any, residual: Any, features: dict[str, Any], dtypes: Collection[object]) -> None:
+    """Refuse tensors without data, or None, that do not go together."""
+    if x.dtype not in dtypes:
+        raise TypeError(f"input must be {', '.join(map(str, dtypes))}, got {x.dtype}")
+    for name, value in {"residual": residual, **features}.items():
         if value is not None and value.device != x.device:
             raise ValueError(f"{name} must be on {x.device}, as input is, got a tensor on {value.device}")
+    if residual is not None:
+        _like("residual", residual, x)
+    for name, value in features.items():
+        if value is not None:
+            _features(name, value, x.shape[1])
 
 
 def _on_cpu(name: str, value: Any) -> None:
     if not value.is_cpu:
         raise ValueError(f"{name} must be on the CPU, got a tensor on {value.device}")
+
+
+def _like(name: str, value: Any, x: Any) -> None:
+    if value.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of x, {tuple(x.shape)}, got {tuple(value.shape)}")
+    if value.dtype != x.dtype:
+        raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {value.dtype}")
+
+
+def _features(name: str, value: Any, channels: int) -> None:
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be a tensor of real floats, got {value.dtype}")
+    if value.shape != (channels,):
+        raise ValueError(f"{name} must have shape ({channels},), got {tuple(value.shape)}")

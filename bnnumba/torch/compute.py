@@ -172,10 +172,17 @@ def move(
     _write_back(copies)
 
 
-def _running(mean: Tensor | None, var: Tensor | None, channels: int, needed: bool) -> tuple[Features, Features]:
+def _running(mean: Tensor | None, var: Tensor | None, channels: int, moving: bool) -> tuple[Features, Features]:
+    """Running statistics as kernels take them; where they are moving, both themselves or both copies."""
     if mean is None or var is None:
-        running_pair(mean, var, needed)
-    return features("running_mean", mean, channels), features("running_var", var, channels)
+        running_pair(mean, var, moving)
+    found = features("running_mean", mean, channels), features("running_var", var, channels)
+    themselves = found[0][0] is mean, found[1][0] is var
+    if moving and any(themselves) and not all(themselves):
+        assert mean is not None
+        assert var is not None
+        return features("running_mean", mean.clone(), channels), features("running_var", var.clone(), channels)
+    return found
 
 
 def _step(
@@ -197,8 +204,11 @@ def _step(
         counted = batches.clone()
     counter = 0 if counted is None else address("num_batches_tracked", counted)
     step = counter, momentum is None, 0.0 if momentum is None else float(momentum)
-    pairs = (mean, moved_mean), (var, moved_var), (batches, counted)
-    return step, [pair for pair in pairs if pair[0] is not pair[1]]
+    copies = [pair for pair in ((mean, moved_mean), (var, moved_var), (batches, counted)) if pair[0] is not pair[1]]
+    _write_back(
+        [(own, own.clone()) for own, _ in copies if own is not None]
+    )  # what cannot be written is refused before anything has changed
+    return step, copies
 
 
 def _write_back(copies: Copies) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from bnnumba.torch import again, checks, compute
-from bnnumba.torch.memory import HALF, layout_of, new
+from bnnumba.torch.memory import HALF, ZERO, layout_of, new
 from bnnumba.torch.registry import differentiable, recorded, register, watched
 
 
@@ -25,10 +25,9 @@ def _batch_norm(
     return outputs
 
 
-def _batch_norm_shapes(x: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    checks.on_one_device(
-        x, dict(zip(("residual", "weight", "bias", "running_mean", "running_var"), others, strict=False))
-    )
+def _batch_norm_shapes(x: Tensor, residual: Tensor | None, *features: Any) -> tuple[Tensor, Tensor]:
+    named = dict(zip(("weight", "bias", "running_mean", "running_var"), features, strict=False))
+    checks.without_data(x, residual, named, ZERO)
     return new(x, layout_of(x)[0]), x.new_empty((3, x.shape[1]), dtype=torch.float64)
 
 
