@@ -75,7 +75,8 @@ class SyncBatchNormalization(BatchNormalization):
     ------
     TypeError, ValueError
         If an argument is not as above; in any call that exchanges something, a ValueError on all ranks, if they do not
-        make the same call of the same layer, with the same feature shape, dtype and options.
+        make the same call of the same layer, with the same feature shape, dtype and options. RuntimeError on all ranks,
+        in their next call, if an exception broke off an exchange on one: then its moving statistics may not be theirs.
 
     Notes
     -----
@@ -167,7 +168,8 @@ class SyncBatchNormalization(BatchNormalization):
         """What must be the same on all ranks."""
         options = ((name, getattr(self, name)) for name in AGREED)
         number = link_of(self.comm).number_of(self._place)
-        return call_of(what, number, ("features", features), ("dtype", dtype), ("momentum", self._momentum()), *options)
+        call = call_of(what, number, ("features", features), ("dtype", dtype), ("momentum", self.momentum), *options)
+        return call._replace(step=self.batches_seen)
 
 
 class Place:
@@ -185,7 +187,8 @@ class Link:
 
     def __init__(self, comm: MPI.Intracomm) -> None:
         self.rank, self.size = comm.rank, comm.size
-        self.lock = threading.Lock()
+        self.lock, self.broken = threading.Lock(), False
+        self._sent: list[MPI.Request] = []  # which hold their messages until these are on their way
         self._layers, self._new = 0, list[Place]()  # of which those without a number yet
         self._private: MPI.Intracomm | None = None
         self._waiting: tuple[str, float] = ("", math.inf)
@@ -218,16 +221,20 @@ class Link:
         """Hold the lock for an exchange of the communicator; warn when an answer is not there after some seconds."""
         with self.lock:
             self._waiting = call.text, log_after
-            if self._private is None:
-                private, request = comm.Idup()
+            if self._private is None and not self.broken:
+                self.broken, (private, request) = True, comm.Idup()  # broken, unless it comes to the end
                 self._wait(lambda: request.Test() or None, "all ranks")
-                self._private = private
+                self._private, self.broken = private, False
             yield self
+
+    def tell(self, message: Array, to: int) -> None:
+        """Send to a rank, and wait for nothing."""
+        self._sent.append(self._duplicate.Isend(message, to))
 
     def send(self, message: Array, to: int) -> None:
         """Send to a rank."""
-        request = self._duplicate.Isend(message, to)
-        self._wait(lambda: request.Test() or None, f"rank {to}")
+        self.tell(message, to)
+        self._wait(self._all_sent, f"rank {to}")
 
     def receive(self, source: int) -> Array:
         """Receive from a rank."""
@@ -239,9 +246,9 @@ class Link:
 
     def swap(self, message: Array, partner: int) -> Array:
         """Send to a rank, and receive from it."""
-        request = self._duplicate.Isend(message, partner)
+        self.tell(message, partner)
         other = self.receive(partner)
-        self._wait(lambda: request.Test() or None, f"rank {partner}")
+        self._wait(self._all_sent, f"rank {partner}")
         return other
 
     def gather(self, text: str) -> list[str]:
@@ -257,6 +264,13 @@ class Link:
     def _duplicate(self) -> MPI.Intracomm:
         assert self._private is not None
         return self._private
+
+    def _all_sent(self) -> bool | None:
+        while self._sent:
+            if not self._sent[-1].Test():
+                return None
+            self._sent.pop()
+        return True
 
     def _wait(self, poll: Callable[[], Any], for_whom: str) -> Any:
         """Return what `poll` does, when that is not None."""

@@ -1,7 +1,8 @@
 """Statistics of many processes ("ranks") together: merged in a fixed tree, with the same bits on every rank.
 
 How ranks send is not known here: a `Link` does it, of MPI for instance. Every message begins with a digest of the call
-that it belongs to. So ranks that make different calls all get the same error, instead of each other's numbers.
+that it belongs to. So ranks that make different calls all get the same error, instead of each other's numbers. A rank
+whose exchange is broken off, by an interrupt for instance, tells the others so.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from functools import lru_cache
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 
@@ -19,14 +20,30 @@ from bnnumba._types import Array
 from bnnumba.pooling import Moments, pooled_rows, rows_of, spread_of
 
 Merge = Callable[[Array, Array], Array]
-DIFFERENT = np.zeros(1)  # the message of ranks whose calls differ: no digest is 0
+ODD = 0x9E3779B97F4A7C15
 
 
 class Call(NamedTuple):
-    """What a rank says of an exchange: a text, and its digest as the first number of a message."""
+    """What a rank says of an exchange: a text, a digest of that, and how many batches the layer has seen."""
 
     text: str
-    digest: Array
+    number: int
+    step: int = 0
+
+    def head(self) -> Array:
+        """The first number of a message, an odd one; of another call or another step it is another."""
+        return _head((self.number + self.step * ODD) % 2**64 | 1)
+
+    def __str__(self) -> str:
+        return f"{self.text}, batches_seen={self.step}"
+
+
+def _head(number: int) -> Array:
+    return np.array([number], np.uint64).view(np.float64)
+
+
+# Messages without a call: of ranks whose calls differ, and of those whose exchange was broken off.
+DIFFERENT, BROKEN = _head(0), _head(2)
 
 
 class Link(Protocol):
@@ -34,6 +51,10 @@ class Link(Protocol):
 
     rank: int
     size: int
+    broken: bool
+
+    def tell(self, message: Array, to: int) -> None:
+        """Send to a rank, and wait for nothing."""
 
     def send(self, message: Array, to: int) -> None:
         """Send to a rank."""
@@ -52,8 +73,7 @@ class Link(Protocol):
 def call_of(what: str, layer: int, *settings: tuple[str, Any]) -> Call:
     """What a rank calls: a layer by its number, and all that must be the same on every rank."""
     text = f"{what} of layer {layer} with " + ", ".join(f"{name}={value!r}" for name, value in settings)
-    number = int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little") | 1
-    return Call(text, np.array([number], np.uint64).view(np.float64))
+    return Call(text, int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little"))
 
 
 def exchange(own: Array, merge: Merge, call: Call, link: Link) -> Array:
@@ -67,10 +87,22 @@ def exchange(own: Array, merge: Merge, call: Call, link: Link) -> Array:
     ------
     ValueError
         On all ranks, if their calls differ.
+    RuntimeError
+        If an exchange was broken off on any rank: then on all, in this call or in their next.
     """
-    result = _through_tree(np.concatenate([call.digest, own]), _of_one_call(merge), link)
-    if not _digest(result):
-        _refuse(link.gather(call.text))
+    if link.broken:
+        _refuse_broken()
+    try:
+        result = _through_tree(np.concatenate([call.head(), own]), _of_one_call(merge), link)
+        calls = link.gather(str(call)) if _is(DIFFERENT, result) else []
+    except BaseException:
+        _give_up(link)
+        raise
+    if calls:
+        _refuse_calls(calls)
+    if _is(BROKEN, result):
+        _give_up(link)
+        _refuse_broken()
     return result[1:]
 
 
@@ -107,22 +139,40 @@ def _through_tree(own: Array, merge: Merge, link: Link) -> Array:
     return own
 
 
-def _digest(message: Array) -> int:
-    return int(message[:1].view(np.uint64)[0])
+def _is(head: Array, message: Array) -> bool:
+    """Whether a message begins so, bit for bit."""
+    return head.tobytes() == message[:1].tobytes()
+
+
+def _give_up(link: Link) -> None:
+    """Use a link no more, and let no rank wait for this one."""
+    link.broken = True
+    for partner in range(link.size):
+        if partner != link.rank:
+            link.tell(BROKEN, partner)
 
 
 def _of_one_call(merge: Merge) -> Merge:
     """Merge messages of the same call; of others make the message that they differ."""
 
     def merged(lower: Array, higher: Array) -> Array:
-        if not _digest(lower) == _digest(higher) != 0:
+        if _is(BROKEN, lower) or _is(BROKEN, higher):
+            return BROKEN
+        if _is(DIFFERENT, lower) or not _is(lower[:1], higher):
             return DIFFERENT
         return np.concatenate([lower[:1], merge(lower[1:], higher[1:])])
 
     return merged
 
 
-def _refuse(texts: list[str]) -> None:
+def _refuse_broken() -> NoReturn:
+    raise RuntimeError(
+        "an exchange on this communicator was broken off on some rank, so that ranks may differ: "
+        "load their layers anew, and give these another one on all ranks: layer.comm = comm.Dup()"
+    )
+
+
+def _refuse_calls(texts: list[str]) -> NoReturn:
     """Raise what every rank raises, where their calls differ."""
     ranks = defaultdict(list)
     for rank, text in enumerate(texts):

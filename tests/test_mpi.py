@@ -24,7 +24,7 @@ def test_every_scenario(number):
 
 @pytest.mark.parametrize("number", [4, 5, 7])
 def test_more_ranks(number):
-    printed, status = run_ranks(number, "-m", "tests.processes.mpi_ranks", "tree", "population")
+    printed, status = run_ranks(number, "-m", "tests.processes.mpi_ranks", "tree", "population", "broken_off")
     assert status == 0, printed
     check_right(printed, number)
 

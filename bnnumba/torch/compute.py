@@ -204,10 +204,9 @@ def _step(
         counted = batches.clone()
     counter = 0 if counted is None else address("num_batches_tracked", counted)
     step = counter, momentum is None, 0.0 if momentum is None else float(momentum)
-    copies = [pair for pair in ((mean, moved_mean), (var, moved_var), (batches, counted)) if pair[0] is not pair[1]]
-    _write_back(
-        [(own, own.clone()) for own, _ in copies if own is not None]
-    )  # what cannot be written is refused before anything has changed
+    pairs = (mean, moved_mean), (var, moved_var), (batches, counted)
+    copies = [(own, moved) for own, moved in pairs if own is not moved]
+    _write_back([(own, own.clone()) for own, _ in copies if own is not None])  # an error before anything has changed
     return step, copies
 
 

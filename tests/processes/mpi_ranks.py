@@ -8,6 +8,7 @@ import copy
 import logging
 import operator
 import pickle
+import signal
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -333,6 +334,57 @@ def waits():
     assert layer.batches_seen == 2
 
 
+class LateError(Exception):
+    """What an alarm raises."""
+
+
+def broken_off():
+    """An exchange that the last rank leaves while it waits is an error on all ranks, until they get another link."""
+
+    def late(*_):
+        raise LateError
+
+    x, apart = problem((SIZE + 4, 3)).x, WORLD.Dup()
+    layer = SyncBatchNormalization(comm=apart, momentum=0.5)
+    layer(x, training=True)
+    if LAST and SIZE > 1:
+        before = signal.signal(signal.SIGALRM, late)
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(LateError):
+            layer(x, training=True)
+        signal.signal(signal.SIGALRM, before)
+        assert layer.batches_seen == 1
+    else:
+        time.sleep(1)
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="was broken off") if SIZE > 1 else nullcontext():
+            for _ in range(3):  # the others may come to the end of one
+                layer(x, training=True)
+    other = WORLD.Dup()
+    layer.comm = other
+    again = SyncBatchNormalization(comm=other, momentum=0.5)
+    again(x, training=True)
+    assert len(set(WORLD.allgather(again.moving_mean.tobytes()))) == 1
+    other.Free()
+
+
+def interrupted_behind():
+    """An exception after the exchange leaves the last rank a batch behind: that is an error on all ranks, too."""
+    x, layer = problem((SIZE + 4, 3)).x, SyncBatchNormalization(momentum=0.5)
+    layer(x, training=True)
+    if LAST:
+        normalize, layer._normalize = layer._normalize, None
+        with pytest.raises(TypeError):
+            layer(x, training=True)
+        layer._normalize = normalize
+    else:
+        layer(x, training=True)
+    with refused("batches_seen=2", "batches_seen=1"):
+        layer(x, training=True)
+    layer.batches_seen = 2
+    layer(x, training=True)
+
+
 def comm_is_checked():
     layer = SyncBatchNormalization()
     with pytest.raises(TypeError, match="comm must be of class Intracomm, got str"):
@@ -421,6 +473,8 @@ CHECKS = (
     threads,
     one_communicator,
     waits,
+    broken_off,
+    interrupted_behind,
     comm_is_checked,
     count_overflows,
     own_messages,
