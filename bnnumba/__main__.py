@@ -32,13 +32,18 @@ def main() -> int:
         prog="python -m bnnumba", description="Tell what a bug report needs, and how fast this machine is."
     )
     commands = parser.add_subparsers(dest="command")
-    warm = commands.add_parser("warm-up", help="compile kernels into the disk cache, as for a container")
+    warm = commands.add_parser(
+        "warm-up",
+        help="compile kernels into the disk cache, as for a container",
+        description="Compile kernels into the disk cache, where NUMBA_CACHE_DIR says, but those that it holds already. "
+        "For float32 and float64 that takes some minutes.",
+    )
     every = (*DTYPES, *HALVES)
     warm.add_argument(
-        "--dtype", nargs="+", choices=every, default=list(DTYPES), help="of the data; default: %(default)s"
+        "--dtype", nargs="+", choices=every, default=list(DTYPES), help="of the data; float32 and float64 without"
     )
     warm.add_argument("--torch", action="store_true", help="the layers of bnnumba.torch, too")
-    warm.add_argument("--all", action="store_true", help="all of that, and what is installed of it")
+    warm.add_argument("--all", action="store_true", help="every dtype, and bnnumba.torch where PyTorch is installed")
     given = parser.parse_args()
     if not given.command:
         return report(Console())

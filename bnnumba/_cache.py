@@ -25,6 +25,7 @@ from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
 CHECKSUM_BYTES = 16
+PLACE = "; NUMBA_CACHE_DIR names a directory for them"
 
 
 class _Implementation(CompileResultCacheImpl):  # type: ignore[misc]  # Numba has no types
@@ -55,12 +56,12 @@ class _Files:
         self._versions = numba.__version__, llvmlite.__version__, stamp
 
     def holds(self, key: Any) -> bool:
-        return self._path(key).exists()
+        return self.path(key).exists()
 
     def load(self, key: Any) -> Any:
         """Return what was saved, or None; raise ValueError where a file is damaged."""
         try:
-            content = self._path(key).read_bytes()
+            content = self.path(key).read_bytes()
         except FileNotFoundError:
             return None
         checksum, rest = content[:CHECKSUM_BYTES], content[CHECKSUM_BYTES:]
@@ -71,7 +72,7 @@ class _Files:
 
     def save(self, key: Any, data: Any) -> None:
         """Save, so that other processes see all of it or nothing."""
-        rest, path = dumps((self._text(key), data)), self._path(key)
+        rest, path = dumps((self._text(key), data)), self.path(key)
         begun = path.with_suffix(f".{uuid4().hex[:8]}")
         try:
             begun.write_bytes(_checksum(rest) + rest)
@@ -80,7 +81,7 @@ class _Files:
             begun.unlink(missing_ok=True)
 
     def drop(self, key: Any) -> None:
-        self._path(key).unlink(missing_ok=True)
+        self.path(key).unlink(missing_ok=True)
 
     def flush(self) -> None:
         """Remove all, as Numba's caches can."""
@@ -92,7 +93,8 @@ class _Files:
         types = [(str(kind), str(getattr(kind, "instance_class", ""))) for kind in normalize_signature(signature)[0]]
         return repr((types, target_and_code, self._versions))
 
-    def _path(self, key: Any) -> Path:
+    def path(self, key: Any) -> Path:
+        """Where a version is, or would be."""
         return self._directory / f"{self._base}-{_checksum(self._text(key).encode()).hex()}.nbc"
 
 
@@ -117,8 +119,9 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
             with self._guard_against_spurious_io_errors():
                 loaded = self._load_overload(signature, target_context)
         except Exception as error:  # a damaged pickle may raise any
-            _warn(f"a cached kernel cannot be used ({error!r}) and is compiled anew")
-            self._drop(self._index_key(signature, target_context.codegen()))
+            key = self._index_key(signature, target_context.codegen())
+            _warn(f"a compiled kernel on disk cannot be used ({error}): {self._cache_file.path(key)} is made anew")
+            self._drop(key)
             return None
         return loaded if loaded is None or loaded.signature.args == normalize_signature(signature)[0] else None
 
@@ -126,7 +129,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
         try:
             super().save_overload(signature, data)
         except OSError as error:
-            _warn(f"a compiled kernel cannot be cached ({error!r})")
+            _warn(f"a compiled kernel cannot be cached ({error!r}){PLACE}")
 
     def holds(self, signature: Any, target_context: Any) -> bool:
         """Whether a kernel would be loaded; whether its file is whole is only seen then."""
@@ -136,7 +139,7 @@ class _KernelCache(FunctionCache):  # type: ignore[misc]
         try:
             self._cache_file.drop(key)
         except OSError as error:
-            _warn(f"a damaged cache cannot be replaced ({error!r})")
+            _warn(f"a damaged cache cannot be replaced ({error!r}){PLACE}")
 
 
 class _NoCache(NullCache):  # type: ignore[misc]
@@ -149,7 +152,7 @@ def cache_for(function: Callable[..., Any]) -> Any:
     try:
         return _KernelCache(function)
     except (RuntimeError, OSError):  # no place is writeable; or the one that NUMBA_CACHE_DIR names cannot be
-        _warn("no directory can hold compiled kernels, which every process then compiles anew")
+        _warn(f"no directory can hold compiled kernels, which every process then compiles anew{PLACE}")
         return _NoCache()
 
 
@@ -158,4 +161,4 @@ def _checksum(data: bytes) -> bytes:
 
 
 def _warn(trouble: str) -> None:
-    warnings.warn(f"bnnumba: {trouble}; NUMBA_CACHE_DIR names a directory for them", RuntimeWarning, stacklevel=3)
+    warnings.warn(f"bnnumba: {trouble}", RuntimeWarning, stacklevel=3)

@@ -180,8 +180,10 @@ def _watched(compile_for: Callable[..., Any], kernel: FunctionType, form: str, g
         compiled = compile_for(signature)
         seconds = perf_counter() - begin
         if seconds > SLOW_SECONDS:
-            how = "once, into the disk cache; `python -m bnnumba warm-up` does so beforehand"
-            _log.info("compiled %s (%s) in %.1f s, %s", kernel.__name__, form, seconds, how)
+            types_of = getattr(signature, "args", signature)
+            dtype = next((each.dtype for each in types_of if isinstance(each, types.Array)), types_of[0])
+            how = "for the disk cache; `python -m bnnumba warm-up` does so beforehand"
+            _log.info("compiled the kernel %s (%s, %s) in %.1f s, %s", kernel.__name__, form, dtype, seconds, how)
         return compiled
 
     return compile_watched

@@ -96,7 +96,8 @@ def positions(mask: Any, sample_weight: Any, shape: tuple[int, ...], feature_axe
     if name == "mask" and array.dtype != np.bool_:
         raise TypeError(f"mask must be an array of bool, got {array.dtype}")
     if name == "sample_weight" and array.dtype.kind not in "fiu":
-        raise TypeError(f"sample_weight must be an array of real numbers, got {array.dtype}")
+        hint = ": give it as mask" if array.dtype == np.bool_ else ""
+        raise TypeError(f"sample_weight must be an array of real numbers, got {array.dtype}{hint}")
     sizes = (1,) * (len(shape) - array.ndim) + array.shape
     allowed = tuple(1 if axis in feature_axes else size for axis, size in enumerate(shape))
     if len(sizes) != len(shape) or any(size not in (1, most) for size, most in zip(sizes, allowed, strict=True)):

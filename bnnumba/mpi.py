@@ -35,7 +35,7 @@ except ModuleNotFoundError as error:
 SPINS = 100  # looks for a message, before other processes may have the core
 LOG_AFTER = 60.0
 # What ranks must have alike, besides what `_call` names.
-AGREED = ("axis", "epsilon", "ddof", "activation", "skip_nonfinite", "renorm", "renorm_momentum", "_clipping")
+AGREED = ("axis", "epsilon", "ddof", "activation", "skip_nonfinite", "renorm", "renorm_momentum")
 
 _log = logging.getLogger("bnnumba.mpi")
 
@@ -166,7 +166,7 @@ class SyncBatchNormalization(BatchNormalization):
 
     def _call(self, what: str, features: tuple[int, ...], dtype: str) -> Call:
         """What must be the same on all ranks."""
-        options = ((name, getattr(self, name)) for name in AGREED)
+        options = (*((name, getattr(self, name)) for name in AGREED), ("renorm_clipping", tuple(self._clipping)))
         number = link_of(self.comm).number_of(self._place)
         call = call_of(what, number, ("features", features), ("dtype", dtype), ("momentum", self.momentum), *options)
         return call._replace(step=self.batches_seen)
@@ -220,7 +220,7 @@ class Link:
     def during(self, comm: MPI.Intracomm, call: Call, log_after: float) -> Iterator[Self]:
         """Hold the lock for an exchange of the communicator; warn when an answer is not there after some seconds."""
         with self.lock:
-            self._waiting = call.text, log_after
+            self._waiting = call.what, log_after
             if self._private is None and not self.broken:
                 self.broken, (private, request) = True, comm.Idup()  # broken, unless it comes to the end
                 self._wait(lambda: request.Test() or None, "all ranks")

@@ -21,12 +21,14 @@ from bnnumba.pooling import Moments, pooled_rows, rows_of, spread_of
 
 Merge = Callable[[Array, Array], Array]
 ODD = 0x9E3779B97F4A7C15
+MOST_RANKS = 8  # that an error lists
 
 
 class Call(NamedTuple):
-    """What a rank says of an exchange: a text, a digest of that, and how many batches the layer has seen."""
+    """What a rank says of an exchange: texts, a digest of them, and how many batches the layer has seen."""
 
-    text: str
+    what: str
+    settings: tuple[str, ...]
     number: int
     step: int = 0
 
@@ -35,7 +37,7 @@ class Call(NamedTuple):
         return _head((self.number + self.step * ODD) % 2**64 | 1)
 
     def __str__(self) -> str:
-        return f"{self.text}, batches_seen={self.step}"
+        return "\n".join([self.what, *self.settings, f"batches_seen={self.step}"])
 
 
 def _head(number: int) -> Array:
@@ -72,8 +74,9 @@ class Link(Protocol):
 @lru_cache(maxsize=1024)
 def call_of(what: str, layer: int, *settings: tuple[str, Any]) -> Call:
     """What a rank calls: a layer by its number, and all that must be the same on every rank."""
-    text = f"{what} of layer {layer} with " + ", ".join(f"{name}={value!r}" for name, value in settings)
-    return Call(text, int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little"))
+    call = Call(f"{what} of layer {layer}", tuple(f"{name}={value!r}" for name, value in settings), 0)
+    digest = blake2b(str(call).encode(), digest_size=8).digest()
+    return call._replace(number=int.from_bytes(digest, "little"))
 
 
 def exchange(own: Array, merge: Merge, call: Call, link: Link) -> Array:
@@ -172,13 +175,24 @@ def _refuse_broken() -> NoReturn:
     )
 
 
-def _refuse_calls(texts: list[str]) -> NoReturn:
-    """Raise what every rank raises, where their calls differ."""
+def _refuse_calls(calls: list[str]) -> NoReturn:
+    """Raise what every rank raises, where their calls differ: which do what, and in which settings they differ."""
+    rows = [call.split("\n") for call in calls]
+    differing = [k for k, column in enumerate(zip(*rows, strict=True)) if k and len(set(column)) > 1]
     ranks = defaultdict(list)
-    for rank, text in enumerate(texts):
-        ranks[text].append(str(rank))
-    calls = "; ".join(f"on rank {', '.join(several)}: {text}" for text, several in ranks.items())
-    raise ValueError(f"all ranks must make the same calls of the same layers, in the same order, got {calls}")
+    for rank, row in enumerate(rows):
+        settings = ", ".join(row[k] for k in differing)
+        ranks[f"{row[0]} with {settings}" if settings else row[0]].append(str(rank))
+    came = "; ".join(f"on rank {_listed(several)}: {text}" for text, several in ranks.items())
+    raise ValueError(
+        f"all ranks must make the same calls of the same layers, made in the same order, got {came}; "
+        "this call has changed nothing"
+    )
+
+
+def _listed(ranks: list[str]) -> str:
+    others = f" and {len(ranks) - MOST_RANKS} others" if len(ranks) > MOST_RANKS else ""
+    return ", ".join(ranks[:MOST_RANKS]) + others
 
 
 def _check_count(count: float) -> None:

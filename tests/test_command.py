@@ -161,7 +161,7 @@ bnnumba.update_moving(numpy.zeros(2), numpy.ones(2), bnnumba.Moments(numpy.ones(
 
 def test_a_long_compilation_is_logged(tmp_path):
     said = run_python("-c", LOGGED.format(seconds=0.0), NUMBA_CACHE_DIR=str(tmp_path))
-    assert said.startswith("bnnumba INFO compiled update_moving (serial) in ")
+    assert said.startswith("bnnumba INFO compiled the kernel update_moving (serial, float64) in ")
     assert "python -m bnnumba warm-up" in said
     assert run_python("-c", LOGGED.format(seconds=1.0), NUMBA_CACHE_DIR=str(tmp_path)) == ""
 

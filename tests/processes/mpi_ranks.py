@@ -253,7 +253,7 @@ def refused(*words):
     if SIZE == 1:
         yield
         return
-    with pytest.raises(ValueError, match="all ranks must make the same calls of the same layers, in") as caught:
+    with pytest.raises(ValueError, match="all ranks must make the same calls of the same layers, made in") as caught:
         yield
     said = str(caught.value)
     assert all(word in said for word in words), said
@@ -329,7 +329,7 @@ def waits():
     if SIZE > 1 and not LAST:
         assert len(said) >= 1
         assert said[-1].startswith(f"rank {RANK} has waited 0.2 s for "), said
-        assert f"training call of layer {number(layer)} with features=(3,), dtype='float32'" in said[-1]
+        assert said[-1].endswith(f": training call of layer {number(layer)}")
     logging.getLogger("bnnumba.mpi").removeHandler(handler)
     assert layer.batches_seen == 2
 
