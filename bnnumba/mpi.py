@@ -222,7 +222,8 @@ class Link:
         with self.lock:
             self._waiting = call.what, log_after
             if self._private is None and not self.broken:
-                self.broken, (private, request) = True, comm.Idup()  # broken, unless it comes to the end
+                self.broken = True  # unless this comes to its end
+                private, request = comm.Idup()
                 self._wait(lambda: request.Test() or None, "all ranks")
                 self._private, self.broken = private, False
             yield self
