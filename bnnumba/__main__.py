@@ -92,15 +92,15 @@ def report(console: Console) -> int:
 
 def warm_up(console: Console, dtypes: Collection[str], torch: bool) -> int:
     """Compile the kernels for some dtypes; the status is 1 where the cache does not hold them in the end."""
-    chosen = jobs([each for each in dtypes if each in DTYPES])
+    chosen, every = jobs([each for each in dtypes if each in DTYPES]), jobs()
     steps = [step for each in dtypes if each in HALVES for step in half_precision(each)]
     steps += [step for each in dtypes if torch for step in of_pytorch(each)]
-    if jobs():
+    if every:
         compilations = [*(job.compile for job in chosen), *(run for _, run in steps)]
         for compile_one in track(compilations, "compiling", console=console):
             compile_one()
-    console.print("compiled kernels:", cache(chosen or jobs()), soft_wrap=True, highlight=False)
-    return 0 if kept(jobs()) and all(job.cached for job in chosen) else 1
+    console.print("compiled kernels:", cache(chosen or every), soft_wrap=True, highlight=False)
+    return 0 if kept(every) and all(job.cached for job in chosen) else 1
 
 
 def _print(console: Console, title: str, heads: list[str], rows: Iterable[Iterable[str]]) -> None:

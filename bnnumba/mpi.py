@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import cache
 from typing import Any, Self
 
@@ -143,7 +143,7 @@ class SyncBatchNormalization(BatchNormalization):
         )
         assert dresidual is not None
         call, sums = self._call("backward", dgamma.shape, x.dtype.name), np.stack([dgamma, dbeta])
-        with link_of(self.comm).during(self.comm, call, self.log_after) as link:
+        with self._during(call) as link:
             of_all = exchange(sums.ravel(), np.add, call, link).reshape(sums.shape)
         dx = input_gradient(
             dresidual, x, moments, gamma, (of_all[0], of_all[1]), self.axis, epsilon=self.epsilon, **saved.weights
@@ -155,14 +155,17 @@ class SyncBatchNormalization(BatchNormalization):
         population, number = super()._population(batches, progress)
         call = self._call("recompute_moving", population.mean.shape, "any")
         population = self._whole(population, call)
-        with link_of(self.comm).during(self.comm, call, self.log_after) as link:
+        with self._during(call) as link:
             most = exchange(np.array([float(number)]), np.maximum, call, link)
         return population, int(most[0])
 
     def _whole(self, part: Moments, call: Call) -> Moments:
         """Moments of all ranks' parts together."""
-        with link_of(self.comm).during(self.comm, call, self.log_after) as link:
+        with self._during(call) as link:
             return exchange_moments(part, call, link)
+
+    def _during(self, call: Call) -> AbstractContextManager[Link]:
+        return link_of(self.comm).during(self.comm, call, self.log_after)
 
     def _call(self, what: str, features: tuple[int, ...], dtype: str) -> Call:
         """What must be the same on all ranks."""

@@ -40,7 +40,7 @@ def moving(shape: tuple[int, ...], **given: Any) -> list[Array]:
 
 
 def write(changes: list[Change]) -> None:
-    """Make changes that were checked: all of them or, with an interrupt, none.
+    """Make changes that were checked, of functions that are not Python's: all of them or, with an interrupt, none.
 
     Handlers of signals run between two steps of Python only, and this is one.
     """

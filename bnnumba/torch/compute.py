@@ -4,15 +4,13 @@ statistics are mean, var and beta, as (3, features) in float64. dgamma and dbeta
 one.
 """
 
-from collections import deque
-from itertools import starmap
-
 import torch
 from torch import Tensor
 
 from bnnumba import checks, second
 from bnnumba.activations import activation_of
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES, run_either
+from bnnumba.outputs import write
 from bnnumba.torch.addresses import Step
 from bnnumba.torch.checks import counter_tensor, running_pair, statistics_tensor
 from bnnumba.torch.kernels import BACKWARD_AT, BATCH_NORM_AT, BEHIND_AT, move_at
@@ -211,5 +209,5 @@ def _step(
 
 
 def _write_back(copies: Copies) -> None:
-    """Give tensors what their copies hold, in one step of Python, between which no handler of a signal runs."""
-    deque(starmap(Tensor.copy_, copies), maxlen=0)
+    """Give tensors what their copies hold."""
+    write([(Tensor.copy_, own, moved) for own, moved in copies])

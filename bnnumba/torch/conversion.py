@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from itertools import starmap
 from typing import Any
 
 from torch import nn
 
 from bnnumba import checks
 from bnnumba.activations import text_of
+from bnnumba.outputs import Change, write
 from bnnumba.torch.memory import ZERO
 from bnnumba.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from bnnumba.torch.sequence import Sequence, convertible, original_class, sequence_class
@@ -80,7 +79,7 @@ def _replace(model: nn.Module) -> None:
             kind: Any = type(sequence)
             kinds[sequence] = sequence_class(kind)
             _log.info("%s: calls a layer and the activation behind it at once", name)
-    _become(kinds)
+    write(_classes(kinds))
 
 
 def _restore(model: nn.Module) -> None:
@@ -94,15 +93,14 @@ def _restore(model: nn.Module) -> None:
             kinds[module] = THEIRS[type(module)]
         if module in kinds:
             _log.info("%s: %s of PyTorch", name, kinds[module].__name__)
-    _become(kinds)
+    write(_classes(kinds))
     for module in kinds:
         vars(module).pop("_activation", None)
 
 
-def _become(kinds: dict[nn.Module, Any]) -> None:
-    """Give all modules their classes, or with an interrupt none: in one step of Python."""
-    changes = [(module, "__class__", kind) for module, kind in kinds.items()]
-    deque(starmap(object.__setattr__, changes), maxlen=0)
+def _classes(kinds: dict[nn.Module, Any]) -> list[Change]:
+    """The changes that give modules their classes, past PyTorch's own `__setattr__`, which is Python's."""
+    return [(object.__setattr__, module, "__class__", kind) for module, kind in kinds.items()]
 
 
 def _refused(layer: nn.Module) -> str:
