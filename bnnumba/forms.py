@@ -12,6 +12,7 @@ from threading import RLock, local
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core.compiler_lock import global_compiler_lock
 
 from bnnumba.kernels import serial, threaded
@@ -74,6 +75,11 @@ def _version(kernel: Kernel, key: Any, arguments: tuple[Any, ...]) -> Kernel:
     return version
 
 
+def _kind(optional: Any) -> Any:
+    """What tells the type of an optional argument: an array's dtype, as dresidual may be wider than the data."""
+    return optional.dtype.char if isinstance(optional, np.ndarray) else type(optional)
+
+
 def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
     """A kernel in either form, whose first argument is an array of the data; threaded where that has `least` bytes."""
     alone, together = serial.FORM[name], threaded.FORM[name]
@@ -84,7 +90,7 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
         x, key = arguments[0], None
         if len(arguments) > required:  # all others have the types that `axes` makes them have
             arguments = *arguments, *(None,) * (len(parameters) - len(arguments))
-            key = x.dtype.char, *map(type, arguments[required:])
+            key = x.dtype.char, *map(_kind, arguments[required:])
         return run_either(alone, together, x.nbytes < least, arguments, key)
 
     return kernel

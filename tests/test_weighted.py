@@ -326,6 +326,19 @@ def test_half_precision_near_its_ends(size, behind):
     np.testing.assert_allclose(one, other, rtol=2.0**-7, atol=2.0**-11 * abs(other).max())  # its rounding; float32's
 
 
+@pytest.mark.parametrize("weighted_first", [True, False])
+def test_half_precision_with_a_residual_in_any_order_of_calls(weighted_first):
+    """With weights, the sums' kernel fills a dresidual of float32, otherwise one of x's dtype: two types of argument."""
+    p, w = problem((60, 3), offset=3.0), weights_of("sample_weight", (60, 3), -1)
+    x, dy = p.x.astype(np.float16), p.dy.astype(np.float16)
+    y, (mean, var, _) = bnnumba.batch_norm(x, p.gamma, p.beta, activation="relu")
+    given = {"y": y, "activation": "relu", "residual": True}
+    calls = [lambda: bnnumba.batch_norm_backward(dy, x, mean, var, **w, **given)]
+    calls.insert(weighted_first, lambda: bnnumba.batch_norm_backward(dy, x, mean, var, needs_dx=False, **given))
+    first, second = (call() for call in calls)
+    assert same_bits(first.dresidual, second.dresidual)
+
+
 def test_a_far_position_that_hardly_counts_has_its_gradient():
     """There |x_hat| is beyond float32."""
     x = np.float32([[1e37], [1.0], [2.0], [3.0]])

@@ -79,9 +79,9 @@ def out_power(gamma: Vector, rstd: Vector, like: Array) -> Vector:
 
     It is 1 for ordinary gamma*rstd below 1.
     """
-    small, large, lift, least = 2.0**-100, 2.0**126, 2.0**64, 2.0**-126
+    small, large, lift, least = 2.0**-100, 2.0**127, 2.0**64, 2.0**-126
     if is_double(like):
-        small, large, lift, least = 2.0**-900, 2.0**1022, 2.0**600, 2.0**-1022
+        small, large, lift, least = 2.0**-900, 2.0**1023, 2.0**600, 2.0**-1022
     power, one, zero = within(0.0, gamma * rstd, large), splat(1.0), splat(0.0)
     low = binade(gamma * splat(lift)) * binade(rstd)  # which is not 0 where gamma*rstd is too small for a number
     nothing = choose(equal(rstd, zero), zero, low)  # there is no y but beta, and no dx
