@@ -210,7 +210,9 @@ def _digest_of_sources() -> str:
     folder = Path(__file__).parent
     sources = [
         Path(__file__),
+        folder / "_addresses.py",
         folder / "_linking.py",
+        folder / "_objects.py",
         folder / "_past_cache.py",
         folder / "_shapes.py",
         folder / "activations.py",

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
-from bnnumba import axes, checks, forms, outputs, weighted
+from bnnumba import axes, checks, direct, extreme, forms, outputs, weighted
 from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.activations import Activation, activation_of
 from bnnumba.kernels import coefficients, serial
@@ -141,6 +141,10 @@ def normalize(
     TypeError, ValueError
         If an argument is not as above; nothing has then been written.
     """
+    if activation is None and residual is None and out is None:
+        found = direct.normalize(x, mean, var, gamma, beta, feature_axis, epsilon)
+        if found is not None:
+            return found
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
     statistics = view.parameter("mean", mean), view.parameter("var", var)
@@ -151,7 +155,7 @@ def normalize(
     others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
     y = axes.empty_like(x) if out is None else output(out, x, inputs, others)
     result = view.for_result(y)
-    forms.normalize(view.of(x), *statistics, scale, offset, epsilon, result, *_behind(view, residual, act))
+    _normalize(view.of(x), (*statistics, scale, offset, epsilon), result, _behind(view, residual, act))
     return view.deliver(result, y)
 
 
@@ -195,6 +199,10 @@ def batch_norm(
     -----
     Ioffe and Szegedy, "Batch Normalization", 2015.
     """
+    if activation is None and residual is None and mask is None and sample_weight is None and out is None:
+        done = direct.batch_norm(x, gamma, beta, feature_axis, epsilon)
+        if done is not None:
+            return done
     x = checks.data("x", x)
     view = axes.canonical_view(x, feature_axis)
     scale, offset = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
@@ -207,11 +215,15 @@ def batch_norm(
     given, result, behind = view.of(x), view.for_result(y), _behind(view, residual, act)
     mean, var = view.new_features()
     count: int | float = view.reduced
-    if weights is None:
+    if weights is None and extreme.ordinary_gamma(scale):
         forms.batch_norm_into(given, scale, offset, epsilon, result, mean, var, *behind)
     else:
-        count = weighted.moments_into(given, weights, mean, var, np.empty_like(mean))
-        forms.normalize(weighted.counted(given, count), mean, var, scale, offset, epsilon, result, *behind)
+        rest = np.empty_like(mean)
+        if weights is None:
+            forms.moments_and_rest_into(given, mean, var, rest)
+        else:
+            count = weighted.moments_into(given, weights, mean, var, rest)
+        _normalize(weighted.counted(given, count), (mean, var, scale, offset, epsilon), result, behind)
     return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
 
 
@@ -313,6 +325,11 @@ def batch_norm_backward(
     TypeError, ValueError
         If an argument is not as above; nothing has then been written.
     """
+    plain = activation is None and mask is None and sample_weight is None and out is None
+    if plain and residual is False and needs_dx is True and isinstance(frozen, bool):
+        found = direct.backward(dy, x, mean, var, gamma, feature_axis, epsilon, frozen)
+        if found is not None:
+            return Gradients(*found)
     x = checks.data("x", x)
     dy = checks.like("dy", dy, x)
     view = axes.canonical_view(x, feature_axis)
@@ -341,8 +358,10 @@ def batch_norm_backward(
     elif into_dx is None:
         forms.gradient_sums_into(*given, *statistics, epsilon, *gradients, *behind)
     else:
+        made = extreme.frozen_gradient(given[0], statistics[1], scale, epsilon, behind) if frozen else None
         kernel = forms.frozen_backward_into if frozen else forms.batch_norm_backward_into
         kernel(*given, *statistics, scale, epsilon, into_dx, *gradients, *behind)
+        extreme.put(made, into_dx)
     for array, result in ((dx, into_dx), (masked, into_masked)):
         if array is not None and result is not None:
             view.deliver(result, array)
@@ -464,6 +483,13 @@ def moved(
     shape = moving_mean.shape
     pairs = (moving_mean, new_mean), (moving_var, new_var)
     return [(setitem, moving, ..., new.reshape(shape)) for moving, new in pairs]
+
+
+def _normalize(x: Array, by: tuple[Any, ...], result: Array, behind: tuple[Any, ...]) -> None:
+    """Fill the result. by: mean, var, gamma, beta and epsilon."""
+    made = extreme.normalized(x, *by, *(behind or (None, None)))  # first, as the result may be x or the residual
+    forms.normalize(x, *by, result, *behind)
+    extreme.put(made, result)
 
 
 def _behind(view: axes.View, residual: Array | None, act: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba import activations, axes, building, checks
+from bnnumba import activations, axes, building, checks, direct
 from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.activations import Activation, text_of
 from bnnumba.building import Initializer
@@ -178,6 +178,10 @@ class BatchNormalization(Exchanged, Stored):
         TypeError, ValueError
             If an argument is not as above, or x's feature shape is not the one that the layer was built for.
         """
+        if residual is None and mask is None and sample_weight is None:
+            y = direct.inference(self, x) if training is False else self._trained_directly(x, training)
+            if y is not None:
+                return y
         training = checks.flag("training", training)
         x = checks.data("x", x)
         view = axes.canonical_view(x, self.axis, "axis")
@@ -275,6 +279,17 @@ class BatchNormalization(Exchanged, Stored):
         own, defaults = {**self.get_config(), "activation": self.activation}, BatchNormalization().get_config()
         changed = [f"{name}={own[name]!r}" for name in own if not np.array_equal(own[name], defaults[name])]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+    def _trained_directly(self, x: Any, training: Any) -> Array | None:
+        """Train by a call of the common kind; None, with nothing done, where this is another."""
+        if training is not True or not self.trainable or self.renorm or self.skip_nonfinite:
+            return None
+        done = direct.training(self, x)
+        if done is None:
+            return None
+        y, batch, change = done
+        self._trained([change], Saved(x, batch, False, None, False, {}))
+        return y
 
     def _train(
         self, x: Array, feature_shape: tuple[int, ...], residual: Array | None, weights: dict[str, Any]

@@ -119,6 +119,9 @@ class SyncBatchNormalization(BatchNormalization):
         vars(other).update(copy.deepcopy(own, memo))
         return other
 
+    def _trained_directly(self, *_: Any) -> Array | None:
+        return None  # other ranks have their part
+
     def _moments(self, x: Array, weights: dict[str, Any]) -> Moments:
         part = super()._moments(x, weights)
         return self._whole(part, self._call("training call", part.mean.shape, x.dtype.name))

@@ -13,6 +13,7 @@ import numpy as np
 
 from bnnumba import axes, checks, forms
 from bnnumba._types import Array
+from bnnumba.extreme import as_data, in_double
 from bnnumba.kernels.coefficients import Gradients, Statistics
 from bnnumba.kernels.extremes import ORDINARY_32, ORDINARY_64
 
@@ -129,7 +130,7 @@ def _scaled_gradient(
     if not chosen.size:
         return None
     (mean, var, gamma), epsilon = (each[chosen] for each in statistics[:3]), statistics.epsilon
-    wide_x, wide_dy = _in_double(x, chosen), _in_double(dy, chosen)
+    wide_x, wide_dy = in_double(x, chosen), in_double(dy, chosen)
     by_dy, by_gamma = (np.frexp(most)[1] for most in (abs(wide_dy).max(axis=(0, 2)), gamma))
     products, means = (np.ldexp(each[chosen] / total, -by_dy) for each in sums)
     step = np.empty_like(wide_x)
@@ -137,30 +138,7 @@ def _scaled_gradient(
     forms.subtract_weighted(np.ldexp(wide_dy, -by_dy[:, np.newaxis]), weights.values, step)
     forms.frozen_input_gradient(step, var, np.ldexp(gamma, -by_gamma), epsilon, step)
     with np.errstate(over="ignore"):
-        return _as_data(np.ldexp(step, (by_dy + by_gamma)[:, np.newaxis]), x.dtype)
-
-
-def _in_double(array: Array, chosen: Array) -> Array:
-    """The data of some features."""
-    if array.itemsize == 2:
-        single = np.empty(array.shape, np.float32)
-        forms.frozen_input_gradient(array, *_ones(array), 0.0, single)
-        array = single
-    return array[:, chosen].astype(np.float64, order="C")
-
-
-def _as_data(array: Array, dtype: np.dtype[Any]) -> Array:
-    """Data rounded to a dtype; float16 and bfloat16 come as integers of the same bits."""
-    if dtype.itemsize > 2:
-        return array.astype(dtype)
-    result = np.empty(array.shape, dtype)
-    forms.frozen_input_gradient(array.astype(np.float32), *_ones(array), 0.0, result)
-    return result
-
-
-def _ones(array: Array) -> tuple[Array, Array]:
-    """A variance and a gamma that change nothing."""
-    return np.ones(array.shape[1]), np.ones(array.shape[1])
+        return as_data(np.ldexp(step, (by_dy + by_gamma)[:, np.newaxis]), x.dtype)
 
 
 def _check_sum(total: float) -> None:

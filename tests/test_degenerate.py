@@ -269,3 +269,30 @@ def test_a_factor_beyond_the_dtype_times_0_is_0(kernel):
         return
     options = {"frozen": {"frozen": True}, "masked": {"mask": np.ones((3, 1), bool)}, "training": {}}[kernel]
     assert not bnnumba.batch_norm_backward(zero, x, *moments[:2], gamma, **options).dx.any()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("behind", [{}, {"activation": "relu"}, {"activation": "relu", "residual": 1e36}], ids=str)
+@pytest.mark.parametrize(("shape", "axis"), [((50, 3), 1), ((4, 3, 40), 1), ((3, 3, 3, 3), (1, 2))], ids=str)
+@pytest.mark.parametrize(("scale", "gamma_size"), [(1e-44, 1e37), (1e-40, 1e38), (1e-40, 1e120), (1e-38, 3e38)])
+def test_gamma_over_a_tiny_spread(scale, gamma_size, shape, axis, behind, in_place):
+    """gamma*rstd is more than two factors of float32 hold; of 1e120, where x is not the mean, so is y."""
+    p = problem(shape, axis, scale=scale)
+    gamma, behind = p.gamma * 1.0, dict(behind)
+    gamma.flat[::2] = gamma_size  # among ordinary ones
+    if "residual" in behind:
+        behind["residual"] = np.full_like(p.x, behind["residual"])
+    exact = oracle.batch_norm(p.x, gamma, p.beta, axis, 0.0)
+    x = p.x.copy()
+    y, moments = bnnumba.batch_norm(x, gamma, p.beta, axis, epsilon=0.0, out=x if in_place else None, **behind)
+    activation, residual = behind.get("activation"), behind.get("residual")
+    bounds.check_fused_y(np.float32, y, exact, activation, residual)
+    x = p.x.copy()
+    given = {"epsilon": 0.0, "out": x if in_place else None, **behind}
+    assert same_bits(bnnumba.normalize(x, *moments[:2], gamma, p.beta, axis, **given), y)
+    dy = (p.dy * np.float32(1e-44 if gamma_size > 1e37 else 1e-40)).astype(np.float32)
+    out = dy.copy() if in_place else None
+    given = {"epsilon": 0.0, "frozen": True, "activation": activation, "y": y if activation else None}
+    found = bnnumba.batch_norm_backward(dy if out is None else out, p.x, *moments[:2], gamma, axis, out=out, **given)
+    exact_dx = oracle.backward(oracle.behind(dy, y, activation), p.x, *moments[:2], gamma, axis, 0.0, frozen=True)
+    bounds.check_gradients(np.float32, found, exact_dx, frozen=True)

@@ -328,7 +328,7 @@ def test_half_precision_near_its_ends(size, behind):
 
 @pytest.mark.parametrize("weighted_first", [True, False])
 def test_half_precision_with_a_residual_in_any_order_of_calls(weighted_first):
-    """With weights, the sums' kernel fills a dresidual of float32, otherwise one of x's dtype: two types of argument."""
+    """With weights, the kernel of the sums fills a dresidual of float32, otherwise one of x's dtype."""
     p, w = problem((60, 3), offset=3.0), weights_of("sample_weight", (60, 3), -1)
     x, dy = p.x.astype(np.float16), p.dy.astype(np.float16)
     y, (mean, var, _) = bnnumba.batch_norm(x, p.gamma, p.beta, activation="relu")

@@ -26,6 +26,10 @@ from bnnumba.kernels.simd import (
 
 ROWS = 9
 
+# Where |gamma| is less, and var + epsilon is no less, |gamma|*rstd is less than 2**255, the most that power and scale
+# hold of float32. No other variance of float32 data is less.
+ORDINARY_GAMMA, ORDINARY_SPREAD = 2.0**90, 2.0**-330
+
 
 class Statistics(NamedTuple):
     """What a pass normalizes by: an element for each feature. What is not used is None."""

@@ -426,10 +426,13 @@ def _new_features(x: Data) -> tuple[Features, Features]:
 
 @helper
 def _move(moving: Any, batch: Any, count: int, momentum: float, ddof: int, only_finite: bool) -> None:
-    if count == 0:
-        return
+    if count:
+        move_features(moving, batch, momentum, count / max(count - ddof, 1), only_finite)
+
+
+@helper
+def move_features(moving: Any, batch: Any, momentum: float, correction: float, only_finite: bool) -> None:
     (moving_mean, moving_var), (mean, var) = moving, batch
-    correction = count / max(count - ddof, 1)
     for f in range(mean.size):
         if not only_finite or (np.isfinite(mean[f]) and np.isfinite(var[f])):
             moving_mean[f] = momentum * moving_mean[f] + (1.0 - momentum) * mean[f]

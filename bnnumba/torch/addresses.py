@@ -9,13 +9,11 @@
 What is None is known when Numba compiles: each combination is a function of its own, with one kernel in it.
 """
 
-import ctypes
 from typing import Any
 
 import numpy as np
-from numba import carray, config, types
-from numba.extending import intrinsic
 
+from bnnumba._addresses import array_at
 from bnnumba._jit import either, helper, signed
 from bnnumba._types import Act, Array
 from bnnumba.kernels.passes import (
@@ -39,28 +37,6 @@ Two = tuple[Array, Array]
 Behind = tuple[Array | None, Act | None]  # the residual, the activation
 Backward = tuple[Array | None, Act | None, Array | None]  # dresidual, the activation, y
 Step = tuple[int, bool, float]  # the address of num_batches_tracked, or 0; whether momentum is its inverse; or momentum
-
-if config.DISABLE_JIT:
-
-    def array_at(address: int, like: Any, shape: tuple[int, ...]) -> Array:
-        """Return the array of like's dtype at an address."""
-        memory = (ctypes.c_char * (np.prod(shape, dtype=int) * like.itemsize)).from_address(address)
-        return np.ndarray(shape, like.dtype, memory)
-
-else:
-
-    @intrinsic  # type: ignore[untyped-decorator]
-    def _pointer(_: Any, address: Any, like: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
-
-        return types.CPointer(like)(address, like), generate
-
-    @helper
-    def array_at(address: int, like: Any, shape: tuple[int, ...]) -> Array:
-        """Return the array of like's dtype at an address."""
-        array: Array = carray(_pointer(address, like), shape)
-        return array
 
 
 @helper
