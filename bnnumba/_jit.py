@@ -38,11 +38,6 @@ _COMMON = MappingProxyType(
 _INTERNAL = MappingProxyType({**_COMMON, "no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
-# Numba would also thread array expressions, down to a small np.zeros, at the price of a region each.
-_ARRAY_EXPRESSIONS = ("comprehension", "reduction", "inplace_binop", "setitem", "numpy", "stencil", "fusion")
-_PRANGE_ONLY = {"prange": True, **dict.fromkeys(_ARRAY_EXPRESSIONS, False)}
-
-
 def helper(function: F) -> F:
     """Compile a function that only kernels call."""
     return _linked(function)
@@ -73,12 +68,6 @@ def _linked(function: F, **options: Any) -> F:
         compiled.get_call_template = lambda args, kws: template([types.unliteral(each) for each in args], kws)
     linked: F = compiled
     return linked
-
-
-def region(function: F) -> F:
-    """Compile a function with a `prange` that kernels call: the one kind that launches threads."""
-    compiled: F = numba.njit(parallel=_PRANGE_ONLY, **_INTERNAL)(function)
-    return compiled
 
 
 def method(name: str, default: Any = None) -> Callable[..., Any]:

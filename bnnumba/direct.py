@@ -71,7 +71,7 @@ class _Pass:
         """Compile; from then on `call` is what was compiled."""
         for which, value in KNOWN.items():
             self._known[which // 8] = id(value)
-        address = address_of(_FORM[self._name], SIGNATURE, from_c=True)
+        address = address_of(FORM[self._name], SIGNATURE, from_c=True)
         self._method = _Method(self._name.encode(), address, METH_FASTCALL, None)
         new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
         self.call = new(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(self._method), self._known, None)
@@ -89,7 +89,7 @@ class _Pass:
         return True
 
 
-_FORM = compile_form(_objects, "direct", {})
+FORM = compile_form(_objects, "direct", {})
 _NORMALIZE = _Pass("normalize_of", "normalize")
 _BATCH_NORM = _Pass("batch_norm_of", "batch_norm_into")
 _BACKWARD = _Pass("backward_of", "batch_norm_backward_into")

@@ -20,7 +20,8 @@ Made = tuple[Array, Array]  # features, and their values
 
 def ordinary_gamma(gamma: Array) -> bool:
     """Whether all gammas are ordinary: then no variance of float32 data is too small for them."""
-    return bool(gamma.dot(gamma) < ORDINARY_GAMMA**2)
+    with np.errstate(over="ignore"):
+        return bool(gamma.dot(gamma) < ORDINARY_GAMMA**2)
 
 
 def normalized(

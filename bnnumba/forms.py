@@ -1,14 +1,10 @@
-"""The kernels that `functional` calls, each in the form that is faster, and safe at that moment, with the same bits.
-
-Threads go to one call at a time. A call that finds them taken runs without: its own thread is a core's work already,
-and Numba's workqueue layer aborts a process in which two calls launch threads at once.
-"""
+"""The kernels that `functional` calls, each in the form that is faster, with the same bits."""
 
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from inspect import Parameter, signature
-from threading import RLock, local
+from threading import local
 from typing import Any
 
 import numba
@@ -22,13 +18,6 @@ Kernel = Callable[..., Any]
 # An x smaller than this is faster on one thread than on two (measured); sums wake the threads twice.
 THREADED_BYTES = 2**19
 THREADED_NORMALIZE_BYTES = 2**18
-
-# Numba's layers whose threads a forked child may start anew; its OpenMP layer ends or blocks the child instead.
-FORK_SAFE_LAYERS = ("tbb", "workqueue")
-
-# Reentrant, so that an interrupt between taking it and `try` costs the thread that was interrupted nothing.
-_threads_free = RLock()
-_threads_lost = False
 
 
 class _ThisThread(local):
@@ -53,12 +42,8 @@ def run_either(alone: Kernel, together: Kernel, small: bool, arguments: tuple[An
 
     key: tells the types of the arguments, where Numba's own search would cost more than a small call: of tuples.
     """
-    if small or _this_thread.alone or _threads_lost or not _threads_free.acquire(blocking=False):
-        return _version(alone, key, arguments)(*arguments)
-    try:
-        return _version(together, key, arguments)(*arguments)
-    finally:
-        _threads_free.release()
+    kernel = alone if small or _this_thread.alone else together
+    return _version(kernel, key, arguments)(*arguments)
 
 
 _versions: dict[tuple[Kernel, Any], Kernel] = {}
@@ -109,19 +94,7 @@ activation_gradient = _either_form("activation_gradient", THREADED_NORMALIZE_BYT
 subtract_weighted = _either_form("subtract_weighted", THREADED_NORMALIZE_BYTES)
 
 
-def _begin_child() -> None:
-    """In a forked child: its parent's threads are not there, nor the thread that may have held the lock."""
-    global _threads_free, _threads_lost  # noqa: PLW0603  # facts of the process
-    _threads_free = RLock()
-    try:
-        layer = numba.threading_layer()
-    except ValueError:  # nothing has started Numba's threads yet: the child may
-        return
-    _threads_lost = layer not in FORK_SAFE_LAYERS
-
-
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_begin_child)
     # A fork waits for a compilation in another thread, of which the child would have the locks but not the thread.
     compiling: Any = global_compiler_lock
     os.register_at_fork(before=compiling.acquire, after_in_parent=compiling.release, after_in_child=compiling.release)

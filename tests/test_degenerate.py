@@ -296,3 +296,15 @@ def test_gamma_over_a_tiny_spread(scale, gamma_size, shape, axis, behind, in_pla
     found = bnnumba.batch_norm_backward(dy if out is None else out, p.x, *moments[:2], gamma, axis, out=out, **given)
     exact_dx = oracle.backward(oracle.behind(dy, y, activation), p.x, *moments[:2], gamma, axis, 0.0, frozen=True)
     bounds.check_gradients(np.float32, found, exact_dx, frozen=True)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), [((50, 3), 1), ((4, 3, 40), 1)], ids=str)
+@pytest.mark.parametrize(("scale", "size", "var"), [(1e-43, 1e25, 0.0), (1e-43, 1e25, 1e10), (1e-41, 1e30, 1e30)])
+def test_tiny_differences_from_a_given_mean_and_large_gradients(scale, size, var, shape, axis, frozen):
+    """x_hat is below float32's normal numbers, its product with dy is not."""
+    p = problem(shape, axis, scale=scale)
+    dy, mean, variance = (p.dy * np.float32(size)).astype(np.float32), np.zeros(3), np.full(3, var)
+    found = bnnumba.batch_norm_backward(dy, p.x, mean, variance, p.gamma, axis, epsilon=2.0, frozen=frozen)
+    exact = oracle.backward(dy, p.x, mean, variance, p.gamma, axis, 2.0, frozen=frozen)
+    bounds.check_gradients(np.float32, found, exact, frozen=frozen)

@@ -84,7 +84,8 @@ OTHERS = {
           np.asfortranarray(X), X.view(type("Subclass", (np.ndarray,), {})), np.ma.masked_array(X), X[:0], X[0, 0],
           np.ones((512, 512), "f"), np.array(1.0, "f"), np.zeros((32, 64), "f4,f4"), X[:, :63]],
     "gamma": [0, 1.0, np.ones(63), np.ones((1, 64)), np.ones(128)[::2], np.ones(64, "i4"), np.ones(64, ">f8"),
-              [1.0] * 64, np.full(64, 1e30), np.full(64, np.inf), np.full(64, np.nan), np.ones(64, "O"), (), np.ones(())],
+              [1.0] * 64, np.full(64, 1e30), np.full(64, np.inf), np.full(64, np.nan), np.ones(64, "O"), (),
+              np.ones(())],
     "axis": [True, 2, -3, 2**70, -(2**70), (1,), (0, 1), None, 1.0, np.int64(1), slice(0, 1), "x", ()],
     "epsilon": [-1.0, np.nan, np.inf, 1, None, True, "x", np.float64(1e-3), 10**400, [1e-3]],
 }  # fmt: skip

@@ -1,19 +1,12 @@
-"""Forks and threads after use, for real, in every threading layer that loads."""
+"""Forks and threads after use, for real, whatever Numba's threading layer is."""
 
 import json
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.processes.hostile_processes import PROBLEMS, SCENARIOS, step
 from tests.tools.subprocesses import run_python
-
-ENVIRONMENTS = {"omp": {}, "workqueue": {}}
-LIBRARIES = Path(sys.prefix, "lib")  # where PyPI's package puts TBB, and the loader does not look
-if (LIBRARIES / "libtbb.so.12").exists():
-    ENVIRONMENTS["tbb"] = {"LD_LIBRARY_PATH": str(LIBRARIES)}
 
 
 @pytest.fixture(scope="module")
@@ -22,24 +15,23 @@ def bits():
     return [step(*each) for each in PROBLEMS]
 
 
-def check(bits, layer, *scenarios, **environment):
-    environment = {**ENVIRONMENTS[layer], **environment, "NUMBA_THREADING_LAYER": layer}
+def check(bits, *scenarios, **environment):
     printed = run_python("-m", "tests.processes.hostile_processes", *scenarios, **environment)
     first, *others = printed.splitlines()
     assert json.loads(first) == bits
     assert others == [f"{scenario}: right" for scenario in scenarios]
 
 
-@pytest.mark.parametrize("layer", ENVIRONMENTS)
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
 def test_right_bits_and_no_signal(layer, bits):
-    check(bits, layer, *SCENARIOS)
+    """The scenario "users" has parallel functions of Numba's beside ours."""
+    check(bits, *SCENARIOS, NUMBA_THREADING_LAYER=layer)
 
 
-@pytest.mark.parametrize("layer", ENVIRONMENTS)
 @pytest.mark.parametrize("number", [1, 2, 7])
-def test_bits_do_not_depend_on_the_number_of_threads(number, layer, bits):
-    """One, two, and more than there are cores."""
-    check(bits, layer, "alone", NUMBA_NUM_THREADS=str(number))
+def test_bits_do_not_depend_on_the_number_of_threads(number, bits):
+    """One, two, and more than there are cores; and with calls of several threads at once."""
+    check(bits, "alone", "threads", "fork", NUMBA_NUM_THREADS=str(number))
 
 
 FORK = """

@@ -1,5 +1,6 @@
 """What a bug report needs: versions, processor, threads, cache."""
 
+import math
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -9,30 +10,24 @@ from llvmlite import binding
 
 import bnnumba
 from bnnumba._past_cache import past_cache_bytes
+from bnnumba._quota import cpu_quota
+from bnnumba._threads import usual_threads
 from bnnumba.command.warm_up import Job
 from bnnumba.kernels.simd import CAN_STREAM
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy", "tbb")
 FEATURES = ("fma", "avx2", "avx512f", "neon", "sve")  # what tells how fast the kernels can be
 
-# What numba.threading_layer() may say. The functions and the layer are safe with each of them.
-LAYERS = {
-    "tbb": "threads may call at once, forked children have threads",
-    "omp": "threads may call at once, forked children run without threads",
-    "workqueue": "threads may call at once, of which one has Numba's threads; forked children have threads",
-}
-
 
 def facts(jobs: list[Job]) -> list[tuple[str, str]]:
-    """Name and value; complete after a kernel has used threads, which makes Numba choose its threading layer."""
+    """Name and value."""
     return [
         ("bnnumba", bnnumba.__version__),
         ("Python", f"{platform.python_version()}, {platform.system()} {platform.release()}, {platform.machine()}"),
         ("packages", ", ".join(f"{name} {_version(name)}" for name in PACKAGES)),
         ("processor", f"{_processor()}; to LLVM {binding.get_host_cpu_name()}, {', '.join(_features())}"),
         ("stores past the cache", f"from {past_cache_bytes() / 2**20:g} MiB of data in all" if CAN_STREAM else "none"),
-        ("threads", f"{numba.get_num_threads()} of {numba.config.NUMBA_NUM_THREADS}, on {_cores()} cores"),
-        ("threading layer", _layer()),
+        ("threads", f"{min(numba.get_num_threads(), usual_threads())} on {_cores()} cores{_quota()}"),
         ("compiled kernels", cache(jobs)),
         ("settings", ", ".join(_settings()) or "none"),
     ]
@@ -63,12 +58,9 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _layer() -> str:
-    try:
-        layer = numba.threading_layer()
-    except ValueError:
-        return "none: no kernel has used threads"
-    return f"{layer}: {LAYERS[layer]}"
+def _quota() -> str:
+    quota = cpu_quota()
+    return f", of which a quota leaves {quota:g}" if quota < math.inf else ""
 
 
 def cache(jobs: list[Job]) -> str:

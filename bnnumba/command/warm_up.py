@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numba
 from numba import types
 
+from bnnumba import _threads, direct
 from bnnumba._guards import signature_of
 from bnnumba.activations import NAMED
 from bnnumba.kernels import serial, threaded
@@ -34,10 +35,12 @@ class Job(NamedTuple):
 
 
 def jobs(dtypes: Collection[str] = tuple(DTYPES)) -> list[Job]:
-    """Every kernel, in both forms, for some dtypes; none where NUMBA_DISABLE_JIT leaves nothing to compile."""
+    """Every kernel, in both forms, for some dtypes, and what else is compiled; none with NUMBA_DISABLE_JIT."""
     if numba.config.DISABLE_JIT:
         return []
-    return [
+    others = [Job(name, kernel, direct.SIGNATURE) for name, kernel in direct.FORM.items()]
+    others += [Job(name, kernel, _threads.SIGNATURE) for name, kernel in _threads.FORM.items()]
+    return others + [
         Job(f"{form}.{name} of {dtype}{_words(given)}", kernel, signature_of(kernel.py_func, dtype, given))
         for form, module in FORMS.items()
         for dtype in (DTYPES[each] for each in dtypes)

@@ -1,45 +1,22 @@
-"""The one parallel region of the package, which runs any work function (see `threads`).
-
-A kernel with a `prange` of its own would have its whole body compiled four times, by Numba's layers of wrappers, and
-once more in each kernel that calls it. So the region holds no more than a call of an address; what it calls stays in
-the kernel.
-"""
+"""How a kernel gives a work function (see `threads`) to all threads: by its address, with its arguments in memory."""
 
 from typing import Any
 
 from llvmlite import ir
-from numba import prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bnnumba._jit import region, signed
+from bnnumba.kernels.workers import run_parts
 
 _POINTER, _INDEX, _FLAG = ir.IntType(8).as_pointer(), ir.IntType(64), ir.IntType(8)
 _WORK = ir.FunctionType(ir.VoidType(), [_POINTER, _INDEX])
 
 
 @intrinsic
-def _call(typing_context: Any, work: Any, packed: Any, thread: Any) -> Any:
-    """Call the function at the address `work`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        function = builder.inttoptr(arguments[0], _WORK.as_pointer())
-        builder.call(function, [builder.inttoptr(arguments[1], _POINTER), arguments[2]])
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp), generate
-
-
-@region
-def _run(work: int, packed: int, threads: int) -> None:
-    for thread in prange(threads):
-        _call(work, packed, signed(thread))
-
-
-@intrinsic
 def launch(typing_context: Any, work: Any, threads: Any, arguments: Any) -> Any:
     """Run work(threads, thread, *arguments) for each thread; MemoryError where one of them raised it."""
-    run: Any = types.Dispatcher(_run)
+    run: Any = types.Dispatcher(run_parts)
     run_signature = run.get_call_type(typing_context, (types.intp, types.intp, types.intp), {})
     work_signature = work.get_call_type(typing_context, (types.intp, types.intp, *arguments), {})
 

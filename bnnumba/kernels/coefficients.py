@@ -64,14 +64,19 @@ def within(least: float, value: Vector, most: float) -> Vector:
 
 @loop
 def x_power(var: Vector, rstd: Vector, epsilon: float, like: Array) -> Vector:
-    """Return a power of two near x_hat/(x - mean), for sums: data near 1e37 or 1e-40 is scaled by it, exactly.
+    """Return a power of two for sums of products with x - mean: data near 1e37 or 1e-40 is scaled by it, exactly.
 
-    Where epsilon is far beyond var, it is near 1/sqrt(var), so that no product is too small for the data's dtype.
+    It is near rstd, where that is more than 1. Below, it is 1 as far as products are not too large: a difference below
+    the normal numbers would lose its digits. Where epsilon is far beyond var, it is near 1/sqrt(var) instead, so that
+    no product is too small for the data's dtype.
     """
     hidden = less(var * splat(2.0**60), splat(epsilon))
     if any_lane(hidden):
         std = sqrt(var)
         rstd = choose(hidden, choose(equal(std, splat(0.0)), rstd, splat(1.0) / std), rstd)
+    large = 2.0**400 if is_double(like) else 2.0**60
+    one, raised = splat(1.0), rstd * splat(large)
+    rstd = choose(less(rstd, one), choose(less(raised, one), raised, one), rstd)
     if is_double(like):
         return within(2.0**-1022, rstd, 2.0**1022)
     return within(2.0**-126, rstd, 2.0**126)

@@ -1,6 +1,6 @@
-"""The threaded form of the kernels: the bits of the serial form, from all of Numba's threads."""
+"""The threaded form of the kernels: the bits of the serial form, from all threads."""
 
-from bnnumba import _guards
+from bnnumba import _guards, _threads  # noqa: F401  # it starts them
 from bnnumba._jit import compile_form
 from bnnumba.kernels import passes, threads
 from bnnumba.kernels.passes import *  # noqa: F403

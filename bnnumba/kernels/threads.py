@@ -1,4 +1,4 @@
-"""How kernels share out their work: once, by one thread, or to all of Numba's threads.
+"""How kernels share out their work: once, by one thread, or to all threads (see `workers`).
 
     each_thread(work, threads, arguments)   work(threads, thread, *arguments) for each thread
 
@@ -9,12 +9,13 @@ A work function does its share of what there is to do, and returns nothing. Kern
 from collections.abc import Callable
 from typing import Any
 
-from numba import config, types
+from numba import config
 
 from bnnumba._jit import helper, inlined, signed
 
 if not config.DISABLE_JIT:
     from bnnumba.kernels._threads_llvm import launch
+    from bnnumba.kernels.workers import worker_count
 
 
 @helper
@@ -35,15 +36,11 @@ def within_work(work: Callable[..., None], threads: int, arguments: tuple[Any, .
 
 @inlined
 def by_all_threads(work: Callable[..., None], threads: int, arguments: tuple[Any, ...]) -> None:
-    """Do all work in one parallel region."""
     launch(work, threads, arguments)
 
-
-# Numba's own get_num_threads, called in a kernel, keeps it out of the disk cache; the symbol behind it does not.
-all_threads: Callable[[], int] = types.ExternalFunction("get_num_threads", types.intp())
 
 EachThread = Callable[[Callable[..., None], int, tuple[Any, ...]], None]
 thread_count, each_thread = one_thread, by_one_thread  # each form binds its own
 
 ALONE: dict[str, Any] = {"thread_count": one_thread, "each_thread": by_one_thread}
-TOGETHER = ALONE if config.DISABLE_JIT else {"thread_count": all_threads, "each_thread": by_all_threads}
+TOGETHER = ALONE if config.DISABLE_JIT else {"thread_count": worker_count, "each_thread": by_all_threads}

@@ -13,6 +13,7 @@ import threading
 
 import numba
 import numpy as np
+from numba import njit, prange
 
 import bnnumba
 from tests.processes.kernel_results import digest
@@ -97,7 +98,30 @@ def threads(number=8, steps=60):
     assert not wrong
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (alone, fork, process, pool, threads)}
+@njit(parallel=True)
+def _double(x):
+    for i in prange(x.size):
+        x[i] *= 2.0
+
+
+def users(steps=60):
+    """A user's own parallel function, in another thread: in Numba's layer "workqueue", two at once end the process."""
+    x, stop = np.ones(10_000), threading.Event()
+
+    def call():
+        while not stop.is_set():
+            _double(x)
+
+    other = threading.Thread(target=call)
+    other.start()
+    try:
+        assert all(right() for _ in range(steps))
+    finally:
+        stop.set()
+        other.join()
+
+
+SCENARIOS = {scenario.__name__: scenario for scenario in (alone, fork, process, pool, threads, users)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
