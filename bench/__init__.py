@@ -10,6 +10,8 @@
                                           and the memory's rates take turns; results/report.json and its picture
     python -m bench --readme              the same, and the tables of README.md and docs/speed.md
     python -m bench --draw-only --readme  the picture and the tables again, from the results that were kept
+    python -m bench --shape 64x28x28x96 --feature-axis 3 --dtype float64      a shape of your own, and another dtype
+    python -m bench --busy                calls beside other programs that keep the cores busy
     python -m bench --quick               some cases, three rounds; --help says how to choose cases, passes, libraries
     python -m bench.startup               how long a process takes to import bnnumba and for its first training step
     python -m bench.digits                train on handwritten digits, with and without batch normalization
@@ -19,6 +21,6 @@
 `cases`, `passes` and `libraries` hold one table each, in which a case, a pass or a library is one row. BENCH_THREADS
 sets the number of threads of every library; the default is one per core.
 
-Close other programs first. bnnumba's and PyTorch's threads spin while they wait for each other (OpenMP). Where another
-program takes a core, they lose whole time slices: milliseconds in every call. TensorFlow's threads sleep instead.
+Close other programs first. PyTorch's threads spin while they wait for each other (OpenMP). Where another program takes
+a core, they lose whole time slices: milliseconds in every call. The report says where the machine was busy.
 """

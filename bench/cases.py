@@ -1,6 +1,6 @@
 """The cases as a table: a case is one row. Also the data that a case is measured with."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import prod
 from typing import NamedTuple
@@ -8,20 +8,26 @@ from typing import NamedTuple
 import numpy as np
 
 EPSILON = 1e-3
+OWN = "own"  # the kind of a case that is not in the table
+DTYPES = ("float32", "float64")
 
 
 @dataclass(frozen=True)
 class Case:
-    """One shape of float32 data. quick: whether a benchmark runs it by default."""
+    """One shape of data. quick: whether a benchmark runs it by default."""
 
     kind: str
     shape: tuple[int, ...]
     feature_axis: int | tuple[int, ...] = -1
     quick: bool = False
+    dtype: str = "float32"
 
     def __str__(self) -> str:
-        """Kind and sizes: the name in tables and in pytest's ids."""
-        return f"{self.kind}-{'x'.join(map(str, self.shape))}"
+        """Kind and sizes: the name in tables and in pytest's ids. It tells all of a case that is not in the table."""
+        name = f"{self.kind}-{'x'.join(map(str, self.shape))}"
+        axes = self.feature_axis if isinstance(self.feature_axis, tuple) else (self.feature_axis,)
+        name += f"-axis{','.join(map(str, axes))}" if self.kind == OWN else ""
+        return name if self.dtype == "float32" else f"{name}-{self.dtype}"
 
     @cached_property
     def kept(self) -> tuple[int, ...]:
@@ -44,7 +50,7 @@ class Case:
 
     @property
     def nbytes(self) -> int:
-        return 4 * prod(self.shape)
+        return np.dtype(self.dtype).itemsize * prod(self.shape)
 
     @property
     def channels_last(self) -> bool:
@@ -82,6 +88,17 @@ CASES = {str(case): case for case in _CASES}
 SMALLEST = min(_CASES, key=lambda case: case.nbytes)
 
 
+def case_of(name: str) -> Case:
+    """The case of a name: of the table, or of a shape of the user's own, as `str` writes it."""
+    table_name = name.removesuffix("-float64")
+    dtype = "float32" if table_name == name else "float64"
+    if table_name in CASES:
+        return replace(CASES[table_name], dtype=dtype)
+    kind, shape, axes = table_name.split("-", 2)
+    axis = tuple(map(int, axes.removeprefix("axis").split(",")))
+    return Case(kind, tuple(map(int, shape.split("x"))), axis[0] if len(axis) == 1 else axis, dtype=dtype)
+
+
 def selected(timed: bool, every: bool) -> list[str]:
     """The cases that a benchmark runs: the quick ones or every one; only the smallest where nothing is timed."""
     if not timed:
@@ -90,7 +107,7 @@ def selected(timed: bool, every: bool) -> list[str]:
 
 
 class Problem(NamedTuple):
-    """A case's data, float32, the same for every library. mean and var are the moving statistics."""
+    """A case's data, in its dtype, the same for every library. mean and var are the moving statistics."""
 
     case: Case
     x: np.ndarray
@@ -113,18 +130,18 @@ class Problem(NamedTuple):
     @property
     def residual(self) -> np.ndarray:
         """A new array of random sign. It is so large that rounding never decides whether ReLU passes an element."""
-        return np.where(np.flip(self.dy) > 0.5, np.float32(32), np.float32(-32))
+        return np.where(np.flip(self.dy) > 0.5, 32, -32).astype(self.x.dtype)
 
 
 @lru_cache(maxsize=1)  # the largest take several hundred megabytes
 def make_problem(case: Case) -> Problem:
-    rng = np.random.default_rng(0)
-    x = rng.standard_normal(case.shape, np.float32)
-    dy = rng.standard_normal(case.shape, np.float32)
+    rng, dtype = np.random.default_rng(0), np.dtype(case.dtype).type
+    x = rng.standard_normal(case.shape, dtype)
+    dy = rng.standard_normal(case.shape, dtype)
     # dy has a mean and is correlated with x: no term of dx is lost in rounding, so the check notices a wrong one.
     dy += x
     dy += 0.5
     x += 2.0
-    gamma, var = (rng.uniform(0.5, 1.5, case.feature_shape).astype(np.float32) for _ in range(2))
-    beta, mean = (rng.standard_normal(case.feature_shape, np.float32) for _ in range(2))
+    gamma, var = (rng.uniform(0.5, 1.5, case.feature_shape).astype(dtype) for _ in range(2))
+    beta, mean = (rng.standard_normal(case.feature_shape, dtype) for _ in range(2))
     return Problem(case, x, dy, gamma, beta, mean, var)

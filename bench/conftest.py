@@ -11,6 +11,7 @@ from bench.machine import THREADS, recycle_memory
 from bench.summary import Measured, lines
 
 _MEASURED = pytest.StashKey[dict[str, list[Measured]]]()
+_NONE_CHOSEN = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -48,6 +49,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=others)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Notice where -k left nothing."""
+    session.config.stash[_NONE_CHOSEN] = session.config.option.benchmark_only and not session.items
+
+
 def pytest_report_header(config: pytest.Config) -> str | None:
     return None if config.option.benchmark_disable else f"bench: {THREADS} threads (BENCH_THREADS)"
 
@@ -59,6 +65,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
             terminalreporter.write_line(line)
     if config.option.benchmark_disable:
         return
+    if config.stash.get(_NONE_CHOSEN, False):
+        terminalreporter.write_line("no benchmark was chosen; without --all-cases there are the quick cases only")
     for reason, times in Counter(_reasons(terminalreporter)).items():
         terminalreporter.write_line(f"left out: {reason} ({times})")
 

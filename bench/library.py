@@ -23,9 +23,11 @@ class Library:
 
     version: the library's.
     missing: the reason why a pass is left out, by pass.
+    dtypes: of the data that the library is compared with.
     """
 
     version: str
+    dtypes: ClassVar[tuple[str, ...]] = ("float32",)
     missing: ClassVar[dict[str, str]] = {}
 
     def __init__(self, problem: Problem) -> None:
@@ -61,6 +63,8 @@ def load(name: str, case: Case, pass_name: str) -> type[Library]:
             raise
         raise LeftOutError(f"{name}: {error.name} is not installed") from error
     reason = library.missing.get(pass_name) or library.refuses(case)
+    if case.dtype not in library.dtypes:
+        reason = f"{case.dtype} is not compared"
     if not reason and not hasattr(library, pass_name):
         reason = f"{pass_name} is not compared"
     if reason:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numba
 import numpy as np
 
-from bench.cases import Case, Problem
+from bench.cases import DTYPES, Case, Problem
 from bench.library import Library
 from bench.machine import THREADS
 from bnnumba.command import memory
@@ -32,6 +32,7 @@ class Rates(Library):
     """Each rate as an entry. One thread sweeps, or all do, whichever is faster."""
 
     version = numba.__version__
+    dtypes = DTYPES
 
     def __init__(self, problem: Problem) -> None:
         numba.set_num_threads(THREADS)

@@ -2,9 +2,20 @@
 
 import ctypes
 import os
+from pathlib import Path
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 THREADS = int(os.environ.get("BENCH_THREADS", CORES))
+
+
+def cache_sizes(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> dict[str, int]:
+    """The sizes in KiB of the data caches that a core has or shares, as Linux has them; empty elsewhere."""
+    sizes = {}
+    for index in sorted(root.glob("index*")):
+        if (index / "type").read_text().strip() != "Instruction":
+            size = (index / "size").read_text().strip()
+            sizes[f"L{(index / 'level').read_text().strip()}"] = int(size[:-1]) * {"K": 1, "M": 1024}[size[-1]]
+    return sizes
 
 
 def recycle_memory() -> bool:

@@ -10,12 +10,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import get_context
+from statistics import median
 from typing import Any, NamedTuple
 
 from rich.progress import Progress
 
 from bench import check, limits
-from bench.cases import CASES
+from bench.cases import case_of
 from bench.library import MEMORY, LeftOutError
 from bench.worker import serve
 
@@ -38,11 +39,15 @@ class Outcome(NamedTuple):
     """The shortest seconds of a call, by case, pass and library. Each rate of the memory is a pass, too.
 
     left_out: the reasons why libraries have no entry, each with the number of entries.
+    load: how many processes ran before the measurement.
+    spread: how much longer a round took than the best: the median round, of the median entry.
     """
 
     seconds: dict[str, dict[str, dict[str, float]]]
     versions: dict[str, str]
     left_out: dict[str, int]
+    load: float = 0.0
+    spread: float = 1.0
 
 
 class Process:
@@ -69,20 +74,29 @@ class Process:
 
 
 def measure(plan: Plan) -> Outcome:
-    outcome = Outcome({}, {}, Counter())
+    outcome, spreads = Outcome({}, {}, Counter(), _load()), []
     with _processes(plan) as processes, Progress() as bar:
         task = bar.add_task("", total=len(plan.cases) * plan.rounds)
         for case_name in plan.cases:
             bar.update(task, description=case_name)
             entries = _prepare(processes, case_name, plan.passes, outcome)
-            seconds = outcome.seconds[case_name] = defaultdict(dict)
+            rounds = defaultdict(lambda: defaultdict(list))
             for number in range(plan.rounds):
                 for pass_name, process in _turns(entries, number):
                     time.sleep(PAUSE)
-                    least, library = process.ask("time", pass_name, plan.seconds), process.library
-                    seconds[pass_name][library] = min(least, seconds[pass_name].get(library, least))
+                    rounds[pass_name][process.library].append(process.ask("time", pass_name, plan.seconds))
                 bar.advance(task)
-    return outcome
+            outcome.seconds[case_name] = {
+                pass_name: {library: min(times) for library, times in of_pass.items()}
+                for pass_name, of_pass in rounds.items()
+            }
+            spreads += [median(times) / min(times) for of_pass in rounds.values() for times in of_pass.values()]
+    return outcome._replace(spread=median(spreads))
+
+
+def _load() -> float:
+    """How many processes ran lately; 0 where the system does not tell."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 @contextmanager
@@ -112,7 +126,7 @@ def _prepare(
                 continue
             outcome.versions[process.library], results = reply
             try:
-                (limits if of_memory else check).check(CASES[case_name], pass_name, results)
+                (limits if of_memory else check).check(case_of(case_name), pass_name, results)
             except AssertionError as wrong:
                 wrong.add_note(f"by {process.library}, for {case_name}")
                 raise

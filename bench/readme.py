@@ -6,7 +6,7 @@ from pathlib import Path
 
 from bench.libraries import OURS, title
 from bench.results import Results
-from bench.summary import speedups, words
+from bench.summary import CLOSE, speedups, words
 
 README = Path(__file__).parent.parent / "README.md"
 SPEED = README.parent / "docs" / "speed.md"
@@ -77,8 +77,8 @@ def losses(results: Results) -> str:
     """How many comparisons another library wins, and the one that it wins by most."""
     compared = [m for m in results.measurements() if m.library != OURS]
     ratios = {m: m.seconds / results.seconds[m.case][m.pass_name][OURS] for m in compared}
-    count = sum(ratio < 1 for ratio in ratios.values())
-    told = f"Another library is ahead in {count} of {len(ratios)} comparisons"
+    count = sum(ratio <= CLOSE for ratio in ratios.values())
+    told = f"Another library is ahead by 3 % or more in {count} of {len(ratios)} comparisons"
     if not count:
         return f"{told}."
     worst = min(ratios, key=ratios.get)
@@ -92,8 +92,9 @@ def origin(results: Results) -> str:
     caches = ", ".join(f"{name} {size} KiB" for name, size in machine["caches"].items())
     versions = ", ".join(f"{RUNTIME.get(name, title(name))} {version}" for name, version in results.versions.items())
     return (
-        f"Measured {results.date}: {machine['processor']}, {machine['cores']} cores (caches of all: {caches}); "
+        f"Measured {results.date}: {machine['processor']}, {machine['cores']} cores (caches of a core: {caches}); "
         f"{how['threads']} threads for every library, the best of {how['rounds']} rounds. {versions}."
+        f"{f' **{results.noise}.**' if results.noise else ''}"
     )
 
 

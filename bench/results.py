@@ -10,12 +10,15 @@ from typing import Any
 import cpuinfo  # comes with pytest-benchmark
 
 from bench import limits
-from bench.cases import CASES
+from bench.cases import case_of
 from bench.libraries import PEERS
 from bench.library import MEMORY
-from bench.machine import CORES
+from bench.machine import CORES, cache_sizes
 from bench.measure import Outcome, Plan
 from bench.summary import Measured
+
+QUIET_LOAD = 0.5  # processes that ran when the measurement began
+QUIET_SPREAD = 1.15  # the median of the rounds over the best, in the median of all entries
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Results:
 
     def least(self, case: str, pass_name: str) -> float:
         """The fewest seconds that the memory allows."""
-        return limits.least_seconds(CASES[case], pass_name, self.rates[case])
+        return limits.least_seconds(case_of(case), pass_name, self.rates[case])
 
     def measurements(self) -> list[Measured]:
         return [
@@ -54,6 +57,14 @@ class Results:
             for pass_name, libraries in passes.items()
             for library, seconds in libraries.items()
         ]
+
+    @property
+    def noise(self) -> str:
+        """What was wrong with the machine while it measured; empty where it was quiet."""
+        load, spread = self.run.get("load", 0.0), self.run.get("spread", 1.0)
+        if load <= QUIET_LOAD and spread <= QUIET_SPREAD:
+            return ""
+        return f"Measured on a busy machine: load {load:g}; half of the rounds took {spread:.2g} times the best or more"
 
     @property
     def passes(self) -> list[str]:
@@ -71,7 +82,7 @@ def collect(plan: Plan, outcome: Outcome) -> Results:
     rates, seconds = {}, {}
     for name, passes in outcome.seconds.items():
         rates[name] = {
-            rate: _rounded(limits.gigabytes_per_second(CASES[name], rate, passes.pop(rate)[MEMORY]))
+            rate: _rounded(limits.gigabytes_per_second(case_of(name), rate, passes.pop(rate)[MEMORY]))
             for rate in limits.RATES
         }
         seconds[name] = {
@@ -80,15 +91,14 @@ def collect(plan: Plan, outcome: Outcome) -> Results:
         }
     versions = {"python": platform.python_version(), "numba": outcome.versions.pop(MEMORY), **outcome.versions}
     run = {"threads": plan.threads, "rounds": plan.rounds, "seconds of a burst": plan.seconds}
+    run |= {"load": round(outcome.load, 2), "spread": round(outcome.spread, 3)}
     date = datetime.now(UTC).date().isoformat()
     return Results(date, _machine(), run, versions, dict(outcome.left_out), rates, seconds)
 
 
 def _machine() -> dict[str, Any]:
-    info = cpuinfo.get_cpu_info()
-    sizes = {"L1": "l1_data_cache_size", "L2": "l2_cache_size", "L3": "l3_cache_size"}
-    caches = {name: info[key] // 1024 for name, key in sizes.items() if isinstance(info.get(key), int)}
-    return {"processor": info.get("brand_raw", platform.machine()), "cores": CORES, "caches": caches}
+    processor = cpuinfo.get_cpu_info().get("brand_raw", platform.machine())
+    return {"processor": processor, "cores": CORES, "caches": cache_sizes()}
 
 
 def _rounded(value: float) -> float:

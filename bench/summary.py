@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from bench.libraries import OURS, PEERS
 
+CLOSE = 0.97  # of times whose ratio is more than that, neither counts as ahead: so much they differ from run to run
+
 
 class Measured(NamedTuple):
     """The shortest time, in seconds, of a library for a pass of a case."""

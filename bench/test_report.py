@@ -1,16 +1,18 @@
 """The report's arithmetic, tables, file and processes."""
 
+from dataclasses import replace
 from pathlib import Path
 from time import sleep
 
 import numpy as np
 import pytest
 
-from bench import libraries, limits, readme
-from bench.cases import CASES, SMALLEST
+from bench import busy, libraries, limits, readme
+from bench.cases import CASES, SMALLEST, Case, case_of, make_problem
 from bench.check import check
 from bench.libraries import OURS, PEERS
-from bench.library import MEMORY, LeftOutError
+from bench.library import MEMORY, LeftOutError, load
+from bench.machine import CORES, cache_sizes
 from bench.measure import Outcome, Plan, Process
 from bench.passes import PASSES
 from bench.report import KEPT, parse
@@ -123,7 +125,7 @@ def test_the_readme_tells_speedups_and_losses() -> None:
     block = readme.summary(RESULTS, "a.svg")
     assert "](a.svg)" in block
     assert "\n| inference | 4.0 (2.00) | 0.5 (0.50) |\n" in block
-    assert "ahead in 1 of 3 comparisons" in block
+    assert "ahead by 3 % or more in 1 of 3 comparisons" in block
     assert f"by most in {LAST} inference, by PyTorch (0.50)." in block
 
 
@@ -132,6 +134,75 @@ def test_the_page_on_speed_tells_times_and_limits() -> None:
     # 2 * 25.7 MB at 16 GB/s are 3.2 ms, 80 % of 4 ms.
     assert f"\n| {LAST} | 80% | 4000 | 8000 | **2000** |\n" in block
     assert f"\n| {FIRST} | 80% | **4000** | 32000 | - |\n" in block
+
+
+def test_a_run_on_a_busy_machine_says_so() -> None:
+    assert "busy" not in readme.origin(RESULTS)
+    for run in ({"load": 1.5, "spread": 1.0}, {"load": 0.0, "spread": 2.0}):
+        assert "busy machine: load" in readme.origin(replace(RESULTS, run=RESULTS.run | run))
+
+
+def test_a_case_of_ones_own_is_told_by_its_name() -> None:
+    for arguments, name, case in (
+        (["--shape", "64x28x28x96"], "own-64x28x28x96-axis3", Case("own", (64, 28, 28, 96), 3)),
+        (
+            ["--shape", "6x5x4", "--feature-axis", "-2", "0", "--dtype", "float64"],
+            "own-6x5x4-axis0,1-float64",
+            Case("own", (6, 5, 4), (0, 1), dtype="float64"),
+        ),
+    ):
+        options = parse(arguments)
+        assert options.cases == [name]
+        assert options.output != KEPT
+        assert case_of(name) == case
+    assert case_of(f"{LAST}-float64") == replace(CASES[LAST], dtype="float64")
+    assert parse(["--dtype", "float64"]).cases == [f"{name}-float64" for name in CASES]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--shape", "3x-1"], ["--shape", "3xa"], ["--shape", "3", "--feature-axis", "1"], ["--readme", "--quick"]],
+)
+def test_wrong_options_are_refused(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        parse(arguments)
+
+
+@pytest.mark.parametrize("library", ["bnnumba", "numpy", "torch"])
+@pytest.mark.parametrize("pass_name", ["inference", "training_forward", "backward", "frozen_backward"])
+def test_float64_is_computed_in_float64(library: str, pass_name: str) -> None:
+    case = replace(SMALLEST, dtype="float64")
+    try:
+        entry = load(library, case, pass_name)(make_problem(case))
+    except LeftOutError as reason:
+        pytest.skip(str(reason))
+    results = entry.results(pass_name, getattr(entry, pass_name)()())
+    check(case, pass_name, results)
+    assert {array.dtype.name for array in results.values()} == {"float64"}
+
+
+def test_libraries_that_do_not_take_float64_are_left_out() -> None:
+    with pytest.raises(LeftOutError, match="float64 is not compared"):
+        load("keras", replace(SMALLEST, dtype="float64"), "inference")
+
+
+def test_cache_sizes_are_read(tmp_path: Path) -> None:
+    for index, (level, kind, size) in enumerate(
+        [("1", "Data", "32K"), ("1", "Instruction", "48K"), ("3", "Unified", "32M")]
+    ):
+        folder = tmp_path / f"index{index}"
+        folder.mkdir()
+        for name, text in (("level", level), ("type", kind), ("size", size)):
+            (folder / name).write_text(f"{text}\n")
+    assert cache_sizes(tmp_path) == {"L1": 32, "L3": 32768}
+
+
+def test_the_busy_table_has_a_row_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "SIZES", {"1 KiB": 2**10})
+    monkeypatch.setattr(busy, "SECONDS", 0.01)
+    first, _, *rows = busy.table()
+    assert "beside k busy programs" in first
+    assert len(rows) == 3 * (min(2, CORES) + 1)
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
@@ -167,6 +238,9 @@ def test_the_picture_shows_every_library_and_case(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from bench.picture import draw, fastest  # noqa: PLC0415
 
+    far = replace(RESULTS, seconds={**RESULTS.seconds, FIRST: {"inference": {OURS: 0.9, "numpy": 1.0}}})
+    draw(far, tmp_path / "far.svg")
+    assert ">280x<" in (tmp_path / "far.svg").read_text(encoding="utf-8")
     draw(RESULTS, tmp_path / "a.svg")
     draw(RESULTS, tmp_path / "b.svg")
     drawn = (tmp_path / "a.svg").read_text(encoding="utf-8")

@@ -3,7 +3,7 @@
 from multiprocessing.connection import Connection
 from typing import Any
 
-from bench.cases import CASES, make_problem
+from bench.cases import case_of, make_problem
 from bench.library import LeftOutError, Library, load
 from bench.machine import recycle_memory
 from bnnumba.command.timing import least_time
@@ -20,12 +20,12 @@ class Worker:
     def prepare(self, case_name: str, pass_name: str) -> Any:
         """Set up an entry and run it once: its version and results, or the LeftOutError that says why not."""
         try:
-            loaded = load(self.name, CASES[case_name], pass_name)
+            loaded = load(self.name, case_of(case_name), pass_name)
         except LeftOutError as reason:
             return reason
         if self.library is None or case_name != self.case_name:
             self.entries, self.library = {}, None  # release the last case's memory before this case takes its own
-            self.library, self.case_name = loaded(make_problem(CASES[case_name])), case_name
+            self.library, self.case_name = loaded(make_problem(case_of(case_name))), case_name
             make_problem.cache_clear()  # most libraries hold a copy of their own
         self.entries[pass_name] = getattr(self.library, pass_name)()
         return loaded.version, self.library.results(pass_name, self.entries[pass_name]())

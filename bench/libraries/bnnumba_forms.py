@@ -8,7 +8,7 @@ import numba
 import numpy as np
 
 import bnnumba
-from bench.cases import EPSILON, Problem
+from bench.cases import DTYPES, EPSILON, Problem
 from bench.library import Library
 from bench.machine import THREADS
 from bnnumba.activations import NAMED
@@ -24,6 +24,7 @@ class Functions(Library):
     """The public functions, with their checks and views. They start threads where the data is large enough."""
 
     version = bnnumba.__version__
+    dtypes = DTYPES
 
     def __init__(self, problem: Problem) -> None:
         doubles = {name: getattr(problem, name).astype(np.float64) for name in ("gamma", "beta", "mean", "var")}
@@ -95,6 +96,7 @@ class SerialKernels(Library):
     """The kernels without threads, on canonical arrays, without checks: what a caller's own `prange` calls."""
 
     version = bnnumba.__version__
+    dtypes = DTYPES
     missing: ClassVar = {"double_backward": "no single kernel does it"}
 
     def __init__(self, problem: Problem) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.cases import EPSILON, Problem
+from bench.cases import DTYPES, EPSILON, Problem
 from bench.library import Library
 from bnnumba.command.whole_arrays import WholeArrays
 
@@ -13,6 +13,7 @@ class Plain(Library):
     """Operations on whole arrays, in place."""
 
     version = np.__version__
+    dtypes = DTYPES
 
     def __init__(self, problem: Problem) -> None:
         reduced = problem.case.reduced

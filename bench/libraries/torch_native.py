@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.cases import EPSILON, Problem
+from bench.cases import DTYPES, EPSILON, Problem
 from bench.library import Library
 from bench.machine import THREADS
 
@@ -20,10 +20,11 @@ ALL = (True, True, True)  # dx, dgamma and dbeta are all needed
 class NativeOps(Library):
     """torch.native_batch_norm and its backward. Images with channels last keep that order in memory.
 
-    Data may be float32 or bfloat16; gamma, beta and the moving statistics are float32.
+    Data may be float32, float64 or bfloat16; gamma, beta and the moving statistics are float32, or float64 with it.
     """
 
     version = torch.__version__
+    dtypes = DTYPES
 
     def __init__(self, problem: Problem) -> None:
         self.shape, self.axis = problem.case.single_axis
@@ -32,7 +33,7 @@ class NativeOps(Library):
         self.gamma, self.beta, self.mean, self.var = (torch.from_numpy(f.ravel()) for f in problem.features)
 
     def fetch(self, value: torch.Tensor) -> np.ndarray:
-        value = value.float()
+        value = value if value.dtype == torch.float64 else value.float()
         return value.movedim(1, self.axis).numpy() if value.ndim > 1 else value.numpy()
 
     def moments(self) -> Callable:
