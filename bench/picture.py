@@ -41,8 +41,8 @@ def draw(results: Results, path: Path) -> None:
     handles = {
         text: handle for panel in panels for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(handles.values(), handles, loc="outside upper center", ncols=5, frameon=False)
-    figure.suptitle("1x is the least time in which memory can move what a pass must read and write", fontsize="medium")
+    head = "1x is the least time in which the memory can move what a pass must read and write"
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=5, frameon=False, title=head)
     noise = results.noise
     figure.supxlabel(
         f"time over that, logarithmic; hollow: more than {FARTHEST}x{f'. {noise}' if noise else ''}",

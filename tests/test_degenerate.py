@@ -308,3 +308,15 @@ def test_tiny_differences_from_a_given_mean_and_large_gradients(scale, size, var
     found = bnnumba.batch_norm_backward(dy, p.x, mean, variance, p.gamma, axis, epsilon=2.0, frozen=frozen)
     exact = oracle.backward(dy, p.x, mean, variance, p.gamma, axis, 2.0, frozen=frozen)
     bounds.check_gradients(np.float32, found, exact, frozen=frozen)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((50, 3), 1), ((4, 3, 40), 1)], ids=str)
+@pytest.mark.parametrize(("scale", "size"), [(1e30, 1e-25), (1e36, 1e-30)])
+def test_huge_differences_and_tiny_gradients(scale, size, shape, axis):
+    """The share of the mean product in dx is a small number: it must not fall below the normal ones."""
+    p = problem(shape, axis, scale=scale)
+    dy = (p.dy * np.float32(size)).astype(np.float32)
+    mean, var, _ = bnnumba.moments(p.x, axis)
+    gamma = np.full(3, 1e38)
+    found = bnnumba.batch_norm_backward(dy, p.x, mean, var, gamma, axis, epsilon=0.0)
+    bounds.check_gradients(np.float32, found, oracle.backward(dy, p.x, mean, var, gamma, axis, 0.0))

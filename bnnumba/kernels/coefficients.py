@@ -64,22 +64,28 @@ def within(least: float, value: Vector, most: float) -> Vector:
 
 @loop
 def x_power(var: Vector, rstd: Vector, epsilon: float, like: Array) -> Vector:
-    """Return a power of two for sums of products with x - mean: data near 1e37 or 1e-40 is scaled by it, exactly.
+    """Return a power of two near x_hat/(x - mean): data near 1e37 or 1e-40 is scaled by it, exactly.
 
-    It is near rstd, where that is more than 1. Below, it is 1 as far as products are not too large: a difference below
-    the normal numbers would lose its digits. Where epsilon is far beyond var, it is near 1/sqrt(var) instead, so that
-    no product is too small for the data's dtype.
+    Where epsilon is far beyond var, it is near 1/sqrt(var), so that no product is too small for the data's dtype.
     """
     hidden = less(var * splat(2.0**60), splat(epsilon))
     if any_lane(hidden):
         std = sqrt(var)
         rstd = choose(hidden, choose(equal(std, splat(0.0)), rstd, splat(1.0) / std), rstd)
-    large = 2.0**400 if is_double(like) else 2.0**60
-    one, raised = splat(1.0), rstd * splat(large)
-    rstd = choose(less(rstd, one), choose(less(raised, one), raised, one), rstd)
     if is_double(like):
         return within(2.0**-1022, rstd, 2.0**1022)
     return within(2.0**-126, rstd, 2.0**126)
+
+
+@loop
+def sum_power(var: Vector, rstd: Vector, epsilon: float, like: Array) -> Vector:
+    """Return such a power for sums: 1 in place of less, as far as no product with dy becomes too large by that.
+
+    Differences that are below the normal numbers keep their digits then.
+    """
+    power, one = x_power(var, rstd, epsilon, like), splat(1.0)
+    raised = power * splat(2.0**400 if is_double(like) else 2.0**60)
+    return choose(less(power, one), choose(less(raised, one), raised, one), power)
 
 
 @loop
@@ -106,12 +112,12 @@ def put(out: Array, row: int, f: int, n: int, values: Vector) -> None:
 
 @helper
 def put_centres(beta: Array | None, statistics: Statistics, first: int, last: int, out: Array) -> None:
-    """Fill x_power and mean_hi; and the rows of `put_forward`, where there is a beta to make y again by."""
+    """Fill x_power, of sums, and mean_hi; and the rows of `put_forward`, where there is a beta to make y again by."""
     mean, var, epsilon = statistics.mean, statistics.var, statistics.epsilon
     for f in range(first, last, LANES):
         n = min(LANES, last - f)
         variance = load(var, f, n)
-        put(out, 0, f, n, x_power(variance, reciprocal_std(variance, epsilon), epsilon, out))
+        put(out, 0, f, n, sum_power(variance, reciprocal_std(variance, epsilon), epsilon, out))
         put(out, 1, f, n, load(mean, f, n))
     put_again(beta, statistics, first, last, out)
 

@@ -14,6 +14,7 @@ from bnnumba.kernels.coefficients import (
     put_again,
     put_centres,
     reciprocal_std,
+    sum_power,
     x_power,
 )
 from bnnumba.kernels.extremes import large, resum, scale_dy, small
@@ -271,7 +272,7 @@ def finish_gradients(
         product: Vector = sum_product - excess_product
         variance, means = load(var, f, n), load(mean, f, n)
         rstd, mean_lo = reciprocal_std(variance, statistics.epsilon), means - double(narrow(means, x))
-        power = x_power(variance, rstd, statistics.epsilon, x)
+        power = sum_power(variance, rstd, statistics.epsilon, x)
         store(dbeta, f, n, total)
         store(dgamma, f, n, (product - mean_lo * power * total) * (rstd / power))
         if any_lane(small(product, x.shape[0] * x.shape[2], x)) or any_lane(large(binade(product) + binade(total), x)):
@@ -282,7 +283,7 @@ def finish_gradients(
 def put_backward(
     inputs: Backward, statistics: Statistics, gradients: Gradients, first: int, last: int, out: Array
 ) -> None:
-    """Fill what `put_centres` does, and a, b, dy_power and factor.
+    """Fill x_power and mean_hi, what makes y again where there is a beta, and a, b, dy_power and factor.
 
     They are for dx = (dy*dy_power + (a + b*(x - mean_hi)*x_power))*factor.
     """
