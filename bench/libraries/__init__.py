@@ -39,6 +39,7 @@ PEERS = {
     "torch compiled": Peer("torch_compiled:Compiled", "PyTorch compiled", "#D55E00", "*"),
     "jax": Peer("jax_jit:Compiled", "JAX jit", "#009E73", "D"),
     "onnxruntime": Peer("onnxruntime_session:Session", "ONNX Runtime", "#CC79A7", "P"),
+    "onednn": Peer("onednn:Primitives", "oneDNN", "#F0E442", "h"),
 }
 
 
