@@ -5,14 +5,15 @@ import sys
 from collections.abc import Collection, Iterable
 from importlib.util import find_spec
 
+from bnnumba.command.compiling import compile_all, tasks
 from bnnumba.command.facts import cache, facts, kept
 from bnnumba.command.speed import CASES, RATE_SIZES, memory_rates, training_steps
-from bnnumba.command.steps import HALVES, half_precision, of_pytorch
+from bnnumba.command.steps import HALVES
 from bnnumba.command.warm_up import DTYPES, jobs
 
 try:
     from rich.console import Console
-    from rich.progress import track
+    from rich.progress import Progress
     from rich.table import Column, Table
 except ModuleNotFoundError:
     sys.exit("python -m bnnumba draws its tables with rich: pip install 'bnnumba[cli]'")
@@ -36,7 +37,7 @@ def main() -> int:
         "warm-up",
         help="compile kernels into the disk cache, as for a container",
         description="Compile kernels into the disk cache, where NUMBA_CACHE_DIR says, but those that it holds already. "
-        "For float32 and float64 that takes some minutes.",
+        "It has a process for each core.",
     )
     every = (*DTYPES, *HALVES)
     warm.add_argument(
@@ -93,12 +94,10 @@ def report(console: Console) -> int:
 def warm_up(console: Console, dtypes: Collection[str], torch: bool) -> int:
     """Compile the kernels for some dtypes; the status is 1 where the cache does not hold them in the end."""
     chosen, every = jobs([each for each in dtypes if each in DTYPES]), jobs()
-    steps = [step for each in dtypes if each in HALVES for step in half_precision(each)]
-    steps += [step for each in dtypes if torch for step in of_pytorch(each)]
-    if every:
-        compilations = [*(job.compile for job in chosen), *(run for _, run in steps)]
-        for compile_one in track(compilations, "compiling", console=console):
-            compile_one()
+    if kept(every):
+        with Progress(console=console) as bar:
+            task = bar.add_task("compiling", total=len(tasks(dtypes, torch)))
+            compile_all(dtypes, torch, lambda number: bar.advance(task, number))
     console.print("compiled kernels:", cache(chosen or every), soft_wrap=True, highlight=False)
     return 0 if kept(every) and all(job.cached for job in chosen) else 1
 

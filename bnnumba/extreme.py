@@ -1,8 +1,9 @@
-"""Features of float32 data and half precision whose gamma*rstd is too large for the kernels, made by float64.
+"""Features of float32 data and half precision with a huge gamma, or next to no spread: made by float64.
 
-The kernels take gamma*rstd as two factors in the data's dtype, of which the first is a power of two: together they hold
-less than 2**255. Beyond that, differences x - mean and dy that are below the normal numbers would give what is too
-small. All arrays here are canonical.
+The kernels take gamma*rstd as two factors in the data's dtype, of which the first is a power of two. Together they hold
+less than 2**255: beyond that, differences x - mean and dy that are below the normal numbers would give what is too
+small. And (x - mean_hi)*gamma*rstd may be infinite where y, which has what mean_hi leaves out, is not. All arrays here
+are canonical.
 """
 
 from typing import Any
@@ -12,8 +13,6 @@ import numpy as np
 from bnnumba import forms
 from bnnumba._types import Array
 from bnnumba.kernels.coefficients import ORDINARY_GAMMA, ORDINARY_SPREAD
-
-HELD = 2.0**255  # by float32's largest power of two, and what is just below twice that
 
 Made = tuple[Array, Array]  # features, and their values
 
@@ -89,9 +88,7 @@ def _extreme(x: Array, var: Array, gamma: Array, epsilon: float) -> Any:
     if x.itemsize == 8 or (ordinary_gamma(gamma) and not (var.min(initial=1.0) + epsilon < ORDINARY_SPREAD)):
         return None
     spread = var + epsilon
-    with np.errstate(all="ignore"):
-        product = abs(gamma) / np.sqrt(spread)
-    chosen = np.flatnonzero((product >= HELD) & (spread > 0) & (product < np.inf))
+    chosen = np.flatnonzero(((abs(gamma) >= ORDINARY_GAMMA) | (spread < ORDINARY_SPREAD)) & (abs(gamma) < np.inf))
     return chosen if chosen.size else None
 
 

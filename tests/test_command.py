@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
 from bnnumba import _threads, direct
+from bnnumba.command import compiling
 from bnnumba.command.warm_up import FORMS, jobs
 from tests.tools.subprocesses import ROOT, run_python
 
@@ -47,6 +50,7 @@ AFTER_WARM_UP = """
 import numpy as np
 import bnnumba
 from bnnumba import _threads, direct
+from bnnumba.command import compiling
 from bnnumba.command.warm_up import jobs
 from bnnumba.kernels import serial, threaded
 
@@ -76,32 +80,39 @@ def test_nothing_compiles_after_warm_up():
     assert run_python("-c", AFTER_WARM_UP) == "True []\n0\n"
 
 
-SOME_JOBS = """
+SOME = """
 import sys
+from bnnumba.command import compiling, warm_up
 from bnnumba import __main__ as command
-all_jobs = command.jobs()
-command.jobs = lambda *_: all_jobs[:: max(1, len(all_jobs) // 4)]
-sys.argv[1:] = ["warm-up"]
-status = command.main()
-kernels = {job.kernel for job in command.jobs()}
-print("loaded:", sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))
-sys.exit(status)
+
+number = len(compiling.tasks(["float32"], False))
+for first in range(0, number, max(1, number // 3)):
+    compiling.compile_slice(["float32"], False, first, first + 1)
+print("loaded:", sum(sum(job.kernel.stats.cache_hits.values()) for job in warm_up.jobs(["float32"])))
 """
 
 
 def test_warm_up_keeps_what_it_compiles(tmp_path):
     """Some kernels into an empty directory, where the next process finds them."""
     for loaded in (0, 4):
-        printed = run_python("-c", SOME_JOBS, NUMBA_CACHE_DIR=str(tmp_path))
-        assert f"4 of 4 in {tmp_path}" in printed
-        assert f"loaded: {loaded}" in printed
+        assert run_python("-c", SOME, NUMBA_CACHE_DIR=str(tmp_path)) == f"loaded: {loaded}\n"
+
+
+def test_all_is_compiled_once(monkeypatch):
+    monkeypatch.setattr(compiling, "ProcessPoolExecutor", lambda *_: ThreadPoolExecutor(2))
+    done = []
+    monkeypatch.setattr(compiling, "tasks", lambda *_: [partial(done.append, number) for number in range(7)])
+    numbers = []
+    compiling.compile_all([], False, numbers.append)
+    assert sorted(done) == list(range(7))
+    assert sum(numbers) == 7
 
 
 @pytest.mark.parametrize(
     "environment", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}], ids=str
 )
 def test_warm_up_fails_where_nothing_is_kept(environment):
-    command = [sys.executable, "-W", "ignore", "-c", SOME_JOBS]
+    command = [sys.executable, "-W", "ignore", "-m", "bnnumba", "warm-up"]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )

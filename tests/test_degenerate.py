@@ -320,3 +320,16 @@ def test_huge_differences_and_tiny_gradients(scale, size, shape, axis):
     gamma = np.full(3, 1e38)
     found = bnnumba.batch_norm_backward(dy, p.x, mean, var, gamma, axis, epsilon=0.0)
     bounds.check_gradients(np.float32, found, oracle.backward(dy, p.x, mean, var, gamma, axis, 0.0))
+
+
+@pytest.mark.parametrize("shape", [(2, 40), (2, 2, 20)], ids=str)
+def test_gamma_near_the_largest_number(shape):
+    """x - mean_hi is twice x - mean, where the mean lies between two neighbours in float32."""
+    x = np.full(shape, 3e7, np.float32)
+    x[0] = np.nextafter(np.float32(3e7), np.float32(4e7))
+    axis = tuple(range(1, len(shape)))
+    gamma = np.random.default_rng(0).uniform(1.7e38, 3.3e38, shape[1:]) * np.float64(-1)
+    exact = oracle.batch_norm(x, gamma, None, axis, 0.0)
+    y, moments = bnnumba.batch_norm(x, gamma, None, axis, epsilon=0.0)
+    bounds.check_y(np.float32, y, exact)
+    assert same_bits(bnnumba.normalize(x, *moments[:2], gamma, None, axis, epsilon=0.0), y)

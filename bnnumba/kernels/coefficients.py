@@ -24,10 +24,8 @@ from bnnumba.kernels.simd import (
     store,
 )
 
-ROWS = 9
-
 # Where |gamma| is less, and var + epsilon is no less, |gamma|*rstd is less than 2**255, the most that power and scale
-# hold of float32. No other variance of float32 data is less.
+# hold of float32. No variance of float32 data but 0 is less. See `bnnumba.extreme`.
 ORDINARY_GAMMA, ORDINARY_SPREAD = 2.0**90, 2.0**-330
 
 

@@ -20,6 +20,7 @@ from bnnumba.kernels.shares import Sums, fill_share, sum_share
 from bnnumba.kernels.statistics import (
     BACKWARD,
     FORWARD,
+    NONE,
     Results,
     centre,
     finish_gradients,
@@ -186,7 +187,7 @@ def batch_norm_into(
         _fill_forward(inputs, statistics, y)
         return
     sums = Sums(Batch(x), grid, new_pivots(grid), new_partial(grid, x))
-    sweep = Sweep(inputs, new_coefficients(grid, x), goes_past_cache(y, x, residual), y)
+    sweep = Sweep(inputs, new_coefficients(grid, x, FORWARD), goes_past_cache(y, x, residual), y)
     each_thread(normalize_groups, threads, (sums, sweep, statistics, results))
 
 
@@ -290,8 +291,8 @@ def batch_norm_backward_into(
     behind, gradients = _with_dresidual(dresidual, inputs), Gradients(dgamma, dbeta)
     grid, threads = make_grid(x.shape), thread_count()
     if x.size and make_plan(grid, x.itemsize, threads).by_groups:
-        sums = Sums(inputs, grid, new_coefficients(grid, x), new_partial(grid, x))
-        sweep = Sweep(behind, new_coefficients(grid, x), goes_past_cache(dx, x, dy, y), dx)
+        sums = Sums(inputs, grid, new_coefficients(grid, x, BACKWARD), new_partial(grid, x))
+        sweep = Sweep(behind, new_coefficients(grid, x, BACKWARD), goes_past_cache(dx, x, dy, y), dx)
         residual = _residual_sweep(dresidual, inputs, True)
         each_thread(differentiate_groups, threads, (sums, sweep, statistics, gradients, residual))
         return
@@ -350,7 +351,7 @@ def frozen_backward_into(
 def activation_gradient(dy: Data, y: Data, activation: Act, dresidual: Result) -> None:
     """Fill dresidual = dy * act'(v), told by y = act(v). dresidual may be dy or y."""
     grid, past_cache = make_grid(dy.shape), goes_past_cache(dresidual, dy, y)
-    sweep = Sweep(Residual(dy, y, activation), new_coefficients(grid, dy), past_cache, dresidual)
+    sweep = Sweep(Residual(dy, y, activation), new_coefficients(grid, dy, NONE), past_cache, dresidual)
     each_thread(fill_share, thread_count(), (sweep, grid))
 
 
@@ -377,7 +378,7 @@ def _fill_forward(inputs: Forward, statistics: Statistics, y: Data) -> None:
     if x.size == 0:
         return
     grid = make_grid(x.shape)
-    coefficients = new_coefficients(grid, x)
+    coefficients = new_coefficients(grid, x, FORWARD)
     put_forward(statistics, signed(0), x.shape[1], coefficients)
     to_all_columns(coefficients, FORWARD, grid, signed(0), x.shape[1])
     sweep = Sweep(inputs, coefficients, goes_past_cache(y, x, inputs.residual), y)
@@ -394,7 +395,7 @@ def _fill_gradients(
         dgamma[:], dbeta[:] = 0.0, 0.0
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    sums = Sums(inputs, grid, new_coefficients(grid, x), new_partial(grid, x))
+    sums = Sums(inputs, grid, new_coefficients(grid, x, BACKWARD), new_partial(grid, x))
     centre(statistics, grid, first, last, sums.centres)
     each_thread(sum_share, thread_count(), (sums, first, last, sweep))
     finish_gradients(sums, statistics, first, last, gradients, of_x)
@@ -405,7 +406,7 @@ def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx:
     if x.size == 0:
         return
     first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    coefficients = new_coefficients(grid, x)
+    coefficients = new_coefficients(grid, x, BACKWARD)
     put_backward(inputs, statistics, gradients, first, last, coefficients)
     to_all_columns(coefficients, BACKWARD, grid, first, last)
     sweep = Sweep(inputs, coefficients, goes_past_cache(dx, x, inputs.dy, inputs.y), dx)
@@ -441,7 +442,7 @@ def move_features(moving: Any, batch: Any, momentum: float, correction: float, o
 
 @helper
 def _frozen_coefficients(grid: Grid, x: Data, statistics: Statistics) -> Any:
-    coefficients = new_coefficients(grid, x)
+    coefficients = new_coefficients(grid, x, FORWARD)
     if x.size:  # otherwise there may be features without a column
         put_frozen(statistics, signed(0), x.shape[1], coefficients)
         to_all_columns(coefficients, FORWARD, grid, signed(0), x.shape[1])
@@ -457,7 +458,7 @@ def _no_sweep(absent: None, inputs: Backward, in_cache: bool) -> None:
 def _to_dresidual(dresidual: Data, inputs: Backward, in_cache: bool) -> Sweep:
     x, dy, y, activation = inputs
     past_cache = not in_cache and goes_past_cache(dresidual, x, dy, y)
-    return Sweep(Residual(dy, y, activation), new_coefficients(make_grid(x.shape), x), past_cache, dresidual)
+    return Sweep(Residual(dy, y, activation), new_coefficients(make_grid(x.shape), x, NONE), past_cache, dresidual)
 
 
 @helper

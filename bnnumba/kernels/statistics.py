@@ -7,7 +7,6 @@ import numpy as np
 from bnnumba._jit import helper, inlined
 from bnnumba._types import Array, Vector
 from bnnumba.kernels.coefficients import (
-    ROWS,
     Gradients,
     Statistics,
     put,
@@ -50,7 +49,7 @@ SAMPLES_32, FAR_32 = 1, 2.0**20
 
 
 # Rows of coefficients, the first and the one behind the last: of sums, and where they make y again; of y; of dx.
-CENTRES, WITH_Y, FORWARD, BACKWARD = (0, 2), (0, 5), (1, 5), (0, 9)
+CENTRES, WITH_Y, FORWARD, BACKWARD, NONE = (0, 2), (0, 5), (1, 5), (0, 9), (0, 0)
 
 
 class Samples(NamedTuple):
@@ -74,14 +73,17 @@ class Results(NamedTuple):
 
 @helper
 def new_pivots(grid: Grid) -> Array:
-    """Make room for a pivot in the first row; the other rows are not used."""
-    return np.empty((ROWS, grid.feature * column_repeats(grid)))
+    """Make room for a pivot, in one row."""
+    return np.empty((1, grid.feature * column_repeats(grid)))
 
 
 @helper
-def new_coefficients(grid: Grid, x: Array) -> Array:
-    """Make room for all coefficients; and for one vector more: the first columns again."""
-    return new_values((ROWS, grid.feature * column_repeats(grid) + LANES), x)
+def new_coefficients(grid: Grid, x: Array, rows: tuple[int, int]) -> Array:
+    """Make room for the coefficients up to the last of some rows; and for one vector more: the first columns again.
+
+    No more, since C's library returns what is very large to the system, and to get it anew takes longer than to use it.
+    """
+    return new_values((rows[1], grid.feature * column_repeats(grid) + LANES), x)
 
 
 @helper
