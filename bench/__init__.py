@@ -13,6 +13,7 @@
     python -m bench --shape 64x28x28x96 --feature-axis 3 --dtype float64      a shape of your own, and another dtype
     python -m bench --busy                calls beside other programs that keep the cores busy
     python -m bench --quick               some cases, three rounds; --help says how to choose cases, passes, libraries
+    python -m bench.small                 calls on small arrays: the kernel alone, functions and layer, and PyTorch's
     python -m bench.startup               how long a process takes to import bnnumba and for its first training step
     python -m bench.digits                train on handwritten digits, with and without batch normalization
     python -m bench.residual              train a residual network of PyTorch, before and after its conversion

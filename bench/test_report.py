@@ -7,7 +7,7 @@ from time import sleep
 import numpy as np
 import pytest
 
-from bench import busy, libraries, limits, readme
+from bench import busy, libraries, limits, readme, small
 from bench.cases import CASES, SMALLEST, Case, case_of, make_problem
 from bench.check import check
 from bench.libraries import OURS, PEERS
@@ -203,6 +203,15 @@ def test_the_busy_table_has_a_row_for_each_call(monkeypatch: pytest.MonkeyPatch)
     first, _, *rows = busy.table()
     assert "beside k busy programs" in first
     assert len(rows) == 3 * (min(2, CORES) + 1)
+
+
+def test_small_calls_are_compared(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (("ROUNDS", 1), ("CALLS", 1), ("SHAPES", ((8, 4),))):
+        monkeypatch.setattr(small, name, value)
+    small.main()
+    _, heads, *rows = capsys.readouterr().out.splitlines()
+    assert "Python's share" in heads
+    assert len(rows) == 6
 
 
 def test_only_what_is_between_the_markers_is_replaced() -> None:
