@@ -85,10 +85,14 @@ def as_data(array: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def _extreme(x: Array, var: Array, gamma: Array, epsilon: float) -> Any:
-    if x.itemsize == 8 or (ordinary_gamma(gamma) and not (var.min(initial=1.0) + epsilon < ORDINARY_SPREAD)):
+    """The features that are extreme, each by its own numbers alone; None where none is."""
+    if x.itemsize == 8:
         return None
-    spread = var + epsilon
-    chosen = np.flatnonzero(((abs(gamma) >= ORDINARY_GAMMA) | (spread < ORDINARY_SPREAD)) & (abs(gamma) < np.inf))
+    spread, size = var + epsilon, abs(gamma)
+    tiny = spread < ORDINARY_SPREAD
+    if ordinary_gamma(gamma) and not tiny.any():
+        return None
+    chosen = np.flatnonzero((tiny & (spread > 0)) | ((size >= ORDINARY_GAMMA) & (size < np.inf)))
     return chosen if chosen.size else None
 
 

@@ -333,3 +333,23 @@ def test_gamma_near_the_largest_number(shape):
     y, moments = bnnumba.batch_norm(x, gamma, None, axis, epsilon=0.0)
     bounds.check_y(np.float32, y, exact)
     assert same_bits(bnnumba.normalize(x, *moments[:2], gamma, None, axis, epsilon=0.0), y)
+
+
+@pytest.mark.parametrize("bad", ["x", "gamma", "nothing"])
+@pytest.mark.parametrize("gamma_size", [1.0, 1e30])
+def test_what_is_extreme_in_one_feature_changes_no_bit_of_another(gamma_size, bad):
+    """Of constant features epsilon = 0 leaves no spread; a residual shows where y was rounded."""
+    p = problem((6, 40))
+    p.x[:, ::2] = 5e-39
+    p.gamma[3] = gamma_size
+    residual = problem((6, 40), seed=1).x
+    given = {"epsilon": 0.0, "residual": residual}
+    expected = bnnumba.batch_norm(p.x, p.gamma, p.beta, **given)[0]
+    x, gamma = p.x.copy(), p.gamma.copy()
+    if bad == "x":
+        x[0, 0] = np.nan
+    if bad == "gamma":
+        gamma[0] = np.nan
+    y, moments = bnnumba.batch_norm(x, gamma, p.beta, **given)
+    assert same_bits(y[:, 1:], expected[:, 1:])
+    assert same_bits(bnnumba.normalize(x, *moments[:2], gamma, p.beta, **given)[:, 1:], expected[:, 1:])
