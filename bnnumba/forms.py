@@ -9,6 +9,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite.binding import ffi
 from numba.core.compiler_lock import global_compiler_lock
 
 from bnnumba.kernels import serial, threaded
@@ -95,6 +96,11 @@ subtract_weighted = _either_form("subtract_weighted", THREADED_NORMALIZE_BYTES)
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
-    # A fork waits for a compilation in another thread, of which the child would have the locks but not the thread.
-    compiling: Any = global_compiler_lock
-    os.register_at_fork(before=compiling.acquire, after_in_parent=compiling.release, after_in_child=compiling.release)
+    # A fork waits for a compilation in another thread, and for what that does within LLVM without Numba's lock: the
+    # child would have the locks, but not the thread. LLVM's is taken last, as in a compilation.
+    compiling, within_llvm = global_compiler_lock, ffi.lib._lock
+    for enter, leave in (
+        (within_llvm.__enter__, within_llvm.__exit__),
+        (compiling.acquire, compiling.release),
+    ):
+        os.register_at_fork(before=enter, after_in_parent=leave, after_in_child=leave)

@@ -35,18 +35,25 @@ def test_bits_do_not_depend_on_the_number_of_threads(number, bits):
 
 
 FORK = """
-import os, threading, time
+import os, sys, threading, time
 import numpy as np
 import bnnumba
+from llvmlite.binding import ffi
 
 x = np.arange(12.0).reshape(4, 3)
-compiling = threading.Thread(target=bnnumba.batch_norm, args=(x,))
-compiling.start()
+
+def within_llvm():
+    with ffi.lib._lock:
+        time.sleep(1.5)
+
+target, arguments = (bnnumba.batch_norm, (x,)) if sys.argv[1] == "compiles" else (within_llvm, ())
+other = threading.Thread(target=target, args=arguments)
+other.start()
 time.sleep(0.5)
 child = os.fork()
 if child == 0:
     os._exit(not (bnnumba.moments(x).mean == [4.5, 5.5, 6.5]).all())
-compiling.join()
+other.join()
 for _ in range(1200):
     done, status = os.waitpid(child, os.WNOHANG)
     if done:
@@ -60,6 +67,7 @@ print(status)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
-def test_a_fork_while_another_thread_compiles(tmp_path):
-    """The child would have Numba's lock for ever, and not the thread that holds it: so the fork waits."""
-    assert run_python("-c", FORK, NUMBA_CACHE_DIR=str(tmp_path)) == "0\n"
+@pytest.mark.parametrize("doing", ["compiles", "is within LLVM"])
+def test_a_fork_while_another_thread(doing, tmp_path):
+    """The child would have the lock for ever, and not the thread that holds it: so the fork waits."""
+    assert run_python("-c", FORK, doing, NUMBA_CACHE_DIR=str(tmp_path)) == "0\n"
