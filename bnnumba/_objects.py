@@ -7,7 +7,8 @@ is 0: nothing has then changed.
 
     x, dy            data, in C order, of float32 or float64
     gamma, mean ...  arrays (feature,) of float32 or float64; gamma and beta may be None, for 1 and 0
-    results          y, dx, dgamma, dbeta, and those of mean and var that are filled: new arrays, not checked
+    results          y, dx, dgamma, dbeta, and those of mean and var that are filled: new arrays. Their sizes are
+                     checked, as a handler of a signal may have changed x's shape since they were made
     axis             an index of x.shape, if it is an int
 
 All but results may be any object.
@@ -145,6 +146,14 @@ def are_ordinary(gamma: Array, var: Array, epsilon: float) -> bool:
     return True
 
 
+@helper
+def are_results(data: int, x: int, first: int, second: int, feature: int, known: int) -> bool:
+    """Return whether a result of data is like x, and two of features have so many."""
+    if not is_like(data, x, known):
+        return False
+    return bool(int64_at(int64_at(first + SIZES)) == feature and int64_at(int64_at(second + SIZES)) == feature)
+
+
 @inlined
 def doubles_at(value: int, feature: int) -> Array:
     array: Array = array_at(int64_at(value + DATA), np.float64(0), (feature,))
@@ -214,7 +223,7 @@ def normalize_of(this: int, arguments: int, count: int) -> int:
     gamma, beta, epsilon = argument(arguments, 3), argument(arguments, 4), argument(arguments, 6)
     shape = shape_of(x, argument(arguments, 5), known)
     feature = shape[1]
-    if feature == 0 or not is_epsilon(epsilon, known):
+    if feature == 0 or not is_epsilon(epsilon, known) or not is_like(argument(arguments, 7), x, known):
         return answer(OTHERWISE)
     if not is_feature_shaped(mean, known, feature) or not is_feature_shaped(var, known, feature):
         return answer(OTHERWISE)
@@ -246,6 +255,9 @@ def batch_norm_of(this: int, arguments: int, count: int) -> int:
         return answer(OTHERWISE)
     if not is_parameter(gamma, known, feature) or not is_parameter(beta, known, feature):
         return answer(OTHERWISE)
+    y, mean, var = argument(arguments, 5), argument(arguments, 6), argument(arguments, 7)
+    if not are_results(y, x, mean, var, feature, known):
+        return answer(OTHERWISE)
     if moving_mean != int64_at(known + NONE) and not are_moving(moving_mean, moving_var, known, feature):
         return answer(OTHERWISE)
     affine = (
@@ -255,8 +267,8 @@ def batch_norm_of(this: int, arguments: int, count: int) -> int:
     )
     if not are_ordinary(affine[0], affine[0], np.inf):
         return answer(OTHERWISE)
-    moments = doubles_at(argument(arguments, 6), feature), doubles_at(argument(arguments, 7), feature)
-    return run(forward, known, (x, argument(arguments, 5)), shape, (affine, moments))
+    moments = doubles_at(mean, feature), doubles_at(var, feature)
+    return run(forward, known, (x, y), shape, (affine, moments))
 
 
 def backward_of(this: int, arguments: int, count: int) -> int:
@@ -270,7 +282,8 @@ def backward_of(this: int, arguments: int, count: int) -> int:
         return answer(OTHERWISE)
     if not is_feature_shaped(mean, known, feature) or not is_feature_shaped(var, known, feature):
         return answer(OTHERWISE)
-    if not is_parameter(gamma, known, feature):
+    dx, dgamma, dbeta = argument(arguments, 7), argument(arguments, 8), argument(arguments, 9)
+    if not is_parameter(gamma, known, feature) or not are_results(dx, x, dgamma, dbeta, feature, known):
         return answer(OTHERWISE)
     statistics = (
         features(mean, known, feature, 0.0),
@@ -280,8 +293,8 @@ def backward_of(this: int, arguments: int, count: int) -> int:
     )
     if not are_ordinary(statistics[2], statistics[1], statistics[3]):
         return answer(OTHERWISE)
-    sums = doubles_at(argument(arguments, 8), feature), doubles_at(argument(arguments, 9), feature)
-    return run(backward, known, (x, dy, argument(arguments, 7)), shape, (statistics, sums))
+    sums = doubles_at(dgamma, feature), doubles_at(dbeta, feature)
+    return run(backward, known, (x, dy, dx), shape, (statistics, sums))
 
 
 def move_of(this: int, arguments: int, count: int) -> int:

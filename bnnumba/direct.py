@@ -65,17 +65,24 @@ class _Pass:
     def __init__(self, name: str, kernel: str = "") -> None:
         self._name, self._kernel = name, kernel
         self._known = np.zeros(len(_objects.KNOWN), np.int64)
+        self._methods: list[_Method] = []  # for ever, as Python's functions point to them: threads may make several
         self.call: Any = self._first
 
+    def ready(self) -> Any:
+        """Return the function in C, which `call` is from then on."""
+        if not self._methods:
+            for which, value in KNOWN.items():
+                self._known[which // 8] = id(value)
+            address = address_of(FORM[self._name], SIGNATURE, from_c=True)
+            method = _Method(self._name.encode(), address, METH_FASTCALL, None)
+            new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
+            call = new(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(method), self._known, None)
+            self._methods.append(method)
+            self.call = call
+        return self.call
+
     def _first(self, *arguments: Any) -> int:
-        """Compile; from then on `call` is what was compiled."""
-        for which, value in KNOWN.items():
-            self._known[which // 8] = id(value)
-        address = address_of(FORM[self._name], SIGNATURE, from_c=True)
-        self._method = _Method(self._name.encode(), address, METH_FASTCALL, None)
-        new = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p)
-        self.call = new(("PyCFunction_NewEx", ctypes.pythonapi))(ctypes.addressof(self._method), self._known, None)
-        status: int = self.call(*arguments)
+        status: int = self.ready()(*arguments)
         return status
 
     def again(self, status: int, x: Array) -> bool:
@@ -164,14 +171,15 @@ def inference(layer: Any, x: Any) -> Array | None:
 def training(layer: Any, x: Any) -> tuple[Array, Moments, Change] | None:
     """Return y, the moments, and what moves the moving statistics, as `update_moving` would, in one step of C."""
     momentum, moving = layer.momentum, (layer.moving_mean, layer.moving_variance)
-    if layer.activation is not None or type(momentum) is not float or not _is_built(layer):
+    ddof, plain = layer.ddof, layer.activation is None and type(momentum) is float
+    if not plain or type(ddof) is not int or ddof not in (0, 1) or not _is_built(layer):
         return None
     done = batch_norm(x, layer.gamma, layer.beta, layer.axis, layer.epsilon, *moving)
     if done is None:
         return None
     y, batch = done
     mean, var, count = batch
-    return y, batch, (_MOVE.call, *moving, mean, var, momentum, count / max(count - layer.ddof, 1))
+    return y, batch, (_MOVE.ready(), *moving, mean, var, momentum, count / max(count - ddof, 1))
 
 
 def _is_built(layer: Any) -> Any:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import bnnumba
-from bnnumba import direct
+from bnnumba import _objects, direct
 from tests.tools.problems import FLOATS, problem, same_bits
+from tests.tools.subprocesses import run_python
 
 SHAPES = [((32, 64), -1), ((32, 64), 0), ((5,), 0), ((4, 3, 40), 1), ((2, 3, 4, 5), -2), ((7, 1, 5), 1), ((1, 9), -1)]
 PARAMETERS = ["float64", "float32", "none"]
@@ -154,3 +155,66 @@ def test_references_are_as_before():
     layer.backward(dy)
     after = [sys.getrefcount(each) for each in arrays]
     assert max(abs(a - b) for a, b in zip(after, before, strict=True)) < 100
+
+
+def test_results_of_other_sizes_are_refused():
+    """A handler of a signal may change x's shape after they were made."""
+    given, short, other = right(), np.empty(63), np.empty((64, 32), "f")
+    x, mean, var = given["x"], np.zeros(64), np.ones(64)
+    for y, a, b in ((other, mean, var), (x.copy(), short, var), (x.copy(), mean, short)):
+        results = (y, a.copy(), b.copy())
+        assert direct._BATCH_NORM.call(*given.values(), *results, None, None) == _objects.OTHERWISE
+        assert direct._BACKWARD.call(x, x, mean, var, None, -1, 1e-3, *results) == _objects.OTHERWISE
+    assert direct._NORMALIZE.call(x, mean, var, None, None, -1, 1e-3, other) == _objects.OTHERWISE
+
+
+@pytest.mark.parametrize("ddof", [0.5, np.float32(0.5), np.nan, True, 2, 10**30, None, "a", np.array(1)], ids=repr)
+def test_a_layers_other_ddof_goes_the_long_way(ddof):
+    layer = bnnumba.BatchNormalization()
+    layer.build((32, 64))
+    layer.ddof = ddof
+    assert direct.training(layer, right()["x"]) is None
+
+
+def test_what_changes_a_layer_is_one_step_from_its_first_call_on():
+    """In a new process: no handler of a signal may run between the parts of a change."""
+    code = """
+import numpy as np, bnnumba
+from bnnumba import direct
+layer = bnnumba.BatchNormalization()
+layer.build((32, 64))
+print(type(direct.training(layer, np.ones((32, 64), "f"))[2][0]).__name__)
+"""
+    assert run_python("-c", code) == "builtin_function_or_method\n"
+
+
+THREADS = """
+import sys, threading
+import numpy as np
+import bnnumba
+sys.setswitchinterval(1e-6)
+x, mean, var = np.random.default_rng(0).standard_normal((20, 4)), np.zeros(4), np.ones(4)
+barrier = threading.Barrier(16)
+
+def call():
+    barrier.wait()
+    for _ in range(50):
+        bnnumba.normalize(x, mean, var)
+        bnnumba.batch_norm(x)
+        bnnumba.batch_norm_backward(x, x, mean, var)
+        layer = bnnumba.BatchNormalization()
+        layer(x, training=True)
+        layer.backward(x)
+
+threads = [threading.Thread(target=call) for _ in range(16)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print("right")
+"""
+
+
+def test_the_first_calls_of_many_threads_at_once():
+    for _ in range(4):
+        assert run_python("-c", THREADS) == "right\n"
