@@ -88,7 +88,8 @@ from bnnumba import __main__ as command
 number = len(compiling.tasks(["float32"], False))
 for first in range(0, number, max(1, number // 3)):
     compiling.compile_slice(["float32"], False, first, first + 1)
-print("loaded:", sum(sum(job.kernel.stats.cache_hits.values()) for job in warm_up.jobs(["float32"])))
+kernels = {job.kernel for job in warm_up.jobs(["float32"])}
+print("loaded:", sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))
 """
 
 
