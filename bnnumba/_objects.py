@@ -7,11 +7,13 @@ is 0: nothing has then changed.
 
     x, dy            data, in C order, of float32 or float64
     gamma, mean ...  arrays (feature,) of float32 or float64; gamma and beta may be None, for 1 and 0
-    results          y, dx, dgamma, dbeta, and those of mean and var that are filled: new arrays. Their sizes are
-                     checked, as a handler of a signal may have changed x's shape since they were made
+    y, dx            what takes the result: a new array, or one that the caller gave, which may be x or dy itself, and
+                     shares no memory with an input otherwise
+    other results    dgamma, dbeta, and those of mean and var that are filled: new arrays. Their sizes are checked, as a
+                     handler of a signal may have changed x's shape since they were made
     axis             an index of x.shape, if it is an int
 
-All but results may be any object.
+All but other results may be any object.
 """
 
 from typing import Any
@@ -147,10 +149,37 @@ def are_ordinary(gamma: Array, var: Array, epsilon: float) -> bool:
 
 
 @helper
-def are_results(data: int, x: int, first: int, second: int, feature: int, known: int) -> bool:
-    """Return whether a result of data is like x, and two of features have so many."""
-    if not is_like(data, x, known):
-        return False
+def takes_result(out: int, x: int, known: int) -> bool:
+    """Return whether something is an array of x's shape and dtype that may be written; `are_apart` says the rest."""
+    return bool(is_like(out, x, known) and int32_at(out + FLAGS) & WRITEABLE != 0)
+
+
+@inlined
+def bytes_of(value: int, elements: int) -> int:
+    return elements * (4 if int8_at(int64_at(value + DTYPE) + CHARACTER) == SINGLE else 8)
+
+
+@helper
+def overlap(a: int, elements_a: int, b: int, elements_b: int) -> bool:
+    """Return whether two arrays of so many elements share memory."""
+    first_a, first_b = int64_at(a + DATA), int64_at(b + DATA)
+    return bool(first_a < first_b + bytes_of(b, elements_b) and first_b < first_a + bytes_of(a, elements_a))
+
+
+@helper
+def are_apart(out: int, shape: Shape, data: Any, features: Any, known: int) -> bool:
+    """Return whether a result shares no memory with data, but for being exactly that, nor with features."""
+    size, shared = shape[0] * shape[1] * shape[2], False
+    for value in data:
+        shared = shared or (int64_at(value + DATA) != int64_at(out + DATA) and overlap(out, size, value, size))
+    for value in features:
+        shared = shared or (value != int64_at(known + NONE) and overlap(out, size, value, shape[1]))
+    return not shared
+
+
+@helper
+def have(first: int, second: int, feature: int) -> bool:
+    """Return whether two results have a number for each feature."""
     return bool(int64_at(int64_at(first + SIZES)) == feature and int64_at(int64_at(second + SIZES)) == feature)
 
 
@@ -223,7 +252,8 @@ def normalize_of(this: int, arguments: int, count: int) -> int:
     gamma, beta, epsilon = argument(arguments, 3), argument(arguments, 4), argument(arguments, 6)
     shape = shape_of(x, argument(arguments, 5), known)
     feature = shape[1]
-    if feature == 0 or not is_epsilon(epsilon, known) or not is_like(argument(arguments, 7), x, known):
+    y = argument(arguments, 7)
+    if feature == 0 or not is_epsilon(epsilon, known) or not takes_result(y, x, known):
         return answer(OTHERWISE)
     if not is_feature_shaped(mean, known, feature) or not is_feature_shaped(var, known, feature):
         return answer(OTHERWISE)
@@ -238,7 +268,9 @@ def normalize_of(this: int, arguments: int, count: int) -> int:
     )
     if not are_ordinary(statistics[2], statistics[1], statistics[4]):
         return answer(OTHERWISE)
-    return run(forward, known, (x, argument(arguments, 7)), shape, (statistics, ()))
+    if not are_apart(y, shape, (x,), (mean, var, gamma, beta), known):
+        return answer(OTHERWISE)
+    return run(forward, known, (x, y), shape, (statistics, ()))
 
 
 def batch_norm_of(this: int, arguments: int, count: int) -> int:
@@ -256,7 +288,8 @@ def batch_norm_of(this: int, arguments: int, count: int) -> int:
     if not is_parameter(gamma, known, feature) or not is_parameter(beta, known, feature):
         return answer(OTHERWISE)
     y, mean, var = argument(arguments, 5), argument(arguments, 6), argument(arguments, 7)
-    if not are_results(y, x, mean, var, feature, known):
+    takes = takes_result(y, x, known) and have(mean, var, feature)
+    if not takes or not are_apart(y, shape, (x,), (gamma, beta), known):
         return answer(OTHERWISE)
     if moving_mean != int64_at(known + NONE) and not are_moving(moving_mean, moving_var, known, feature):
         return answer(OTHERWISE)
@@ -283,7 +316,9 @@ def backward_of(this: int, arguments: int, count: int) -> int:
     if not is_feature_shaped(mean, known, feature) or not is_feature_shaped(var, known, feature):
         return answer(OTHERWISE)
     dx, dgamma, dbeta = argument(arguments, 7), argument(arguments, 8), argument(arguments, 9)
-    if not is_parameter(gamma, known, feature) or not are_results(dx, x, dgamma, dbeta, feature, known):
+    if not is_parameter(gamma, known, feature) or not takes_result(dx, x, known) or not have(dgamma, dbeta, feature):
+        return answer(OTHERWISE)
+    if not are_apart(dx, shape, (x, dy), (mean, var, gamma), known):
         return answer(OTHERWISE)
     statistics = (
         features(mean, known, feature, 0.0),

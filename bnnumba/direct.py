@@ -104,7 +104,9 @@ _FROZEN_BACKWARD = _Pass("backward_of", "frozen_backward_into")
 _MOVE = _Pass("move_of")
 
 
-def normalize(x: Any, mean: Any, var: Any, gamma: Any, beta: Any, axis: Any, epsilon: Any) -> Array | None:
+def normalize(
+    x: Any, mean: Any, var: Any, gamma: Any, beta: Any, axis: Any, epsilon: Any, out: Any = None
+) -> Array | None:
     """Return y."""
     if type(x) is not ARRAY or x.nbytes >= THREADED_NORMALIZE_BYTES or OFF:
         return None
@@ -113,15 +115,22 @@ def normalize(x: Any, mean: Any, var: Any, gamma: Any, beta: Any, axis: Any, eps
         shape[axis]
     except (IndexError, TypeError):
         return None
-    y = EMPTY(shape, x.dtype)
+    y = EMPTY(shape, x.dtype) if out is None else out
     status = _NORMALIZE.call(x, mean, var, gamma, beta, axis, epsilon, y)
     if status:
-        return normalize(x, mean, var, gamma, beta, axis, epsilon) if _NORMALIZE.again(status, x) else None
+        return normalize(x, mean, var, gamma, beta, axis, epsilon, out) if _NORMALIZE.again(status, x) else None
     return y
 
 
 def batch_norm(
-    x: Any, gamma: Any, beta: Any, axis: Any, epsilon: Any, moving_mean: Any = None, moving_var: Any = None
+    x: Any,
+    gamma: Any,
+    beta: Any,
+    axis: Any,
+    epsilon: Any,
+    out: Any = None,
+    moving_mean: Any = None,
+    moving_var: Any = None,
 ) -> tuple[Array, Moments] | None:
     """Return y and the moments. Arrays that are moving must be fit for `_MOVE`, if they are given."""
     if type(x) is not ARRAY or x.nbytes >= THREADED_BYTES or OFF:
@@ -131,16 +140,16 @@ def batch_norm(
         size = shape[axis]
     except (IndexError, TypeError):
         return None
-    y, mean, var = EMPTY(shape, x.dtype), EMPTY(size), EMPTY(size)
+    y, mean, var = EMPTY(shape, x.dtype) if out is None else out, EMPTY(size), EMPTY(size)
     status = _BATCH_NORM.call(x, gamma, beta, axis, epsilon, y, mean, var, moving_mean, moving_var)
     if status:
-        given = x, gamma, beta, axis, epsilon, moving_mean, moving_var
+        given = x, gamma, beta, axis, epsilon, out, moving_mean, moving_var
         return batch_norm(*given) if _BATCH_NORM.again(status, x) else None
     return y, Moments(mean, var, x.size // size)
 
 
 def backward(
-    dy: Any, x: Any, mean: Any, var: Any, gamma: Any, axis: Any, epsilon: Any, frozen: bool
+    dy: Any, x: Any, mean: Any, var: Any, gamma: Any, axis: Any, epsilon: Any, frozen: bool, out: Any = None
 ) -> tuple[Array, Array, Array] | None:
     """Return dx, dgamma and dbeta."""
     if type(x) is not ARRAY or x.nbytes >= THREADED_BYTES or OFF:
@@ -150,11 +159,11 @@ def backward(
         size = shape[axis]
     except (IndexError, TypeError):
         return None
-    dx, dgamma, dbeta = EMPTY(shape, x.dtype), EMPTY(size), EMPTY(size)
+    dx, dgamma, dbeta = EMPTY(shape, x.dtype) if out is None else out, EMPTY(size), EMPTY(size)
     kind = _FROZEN_BACKWARD if frozen else _BACKWARD
     status = kind.call(dy, x, mean, var, gamma, axis, epsilon, dx, dgamma, dbeta)
     if status:
-        return backward(dy, x, mean, var, gamma, axis, epsilon, frozen) if kind.again(status, x) else None
+        return backward(dy, x, mean, var, gamma, axis, epsilon, frozen, out) if kind.again(status, x) else None
     return dx, dgamma, dbeta
 
 
@@ -174,7 +183,7 @@ def training(layer: Any, x: Any) -> tuple[Array, Moments, Change] | None:
     ddof, plain = layer.ddof, layer.activation is None and type(momentum) is float
     if not plain or type(ddof) is not int or ddof not in (0, 1) or not _is_built(layer):
         return None
-    done = batch_norm(x, layer.gamma, layer.beta, layer.axis, layer.epsilon, *moving)
+    done = batch_norm(x, layer.gamma, layer.beta, layer.axis, layer.epsilon, None, *moving)
     if done is None:
         return None
     y, batch = done

@@ -141,8 +141,8 @@ def normalize(
     TypeError, ValueError
         If an argument is not as above; nothing has then been written.
     """
-    if activation is None and residual is None and out is None:
-        found = direct.normalize(x, mean, var, gamma, beta, feature_axis, epsilon)
+    if activation is None and residual is None:
+        found = direct.normalize(x, mean, var, gamma, beta, feature_axis, epsilon, out)
         if found is not None:
             return found
     x = checks.data("x", x)
@@ -199,8 +199,8 @@ def batch_norm(
     -----
     Ioffe and Szegedy, "Batch Normalization", 2015.
     """
-    if activation is None and residual is None and mask is None and sample_weight is None and out is None:
-        done = direct.batch_norm(x, gamma, beta, feature_axis, epsilon)
+    if activation is None and residual is None and mask is None and sample_weight is None:
+        done = direct.batch_norm(x, gamma, beta, feature_axis, epsilon, out)
         if done is not None:
             return done
     x = checks.data("x", x)
@@ -325,9 +325,9 @@ def batch_norm_backward(
     TypeError, ValueError
         If an argument is not as above; nothing has then been written.
     """
-    plain = activation is None and mask is None and sample_weight is None and out is None
+    plain = activation is None and mask is None and sample_weight is None
     if plain and residual is False and needs_dx is True and isinstance(frozen, bool):
-        found = direct.backward(dy, x, mean, var, gamma, feature_axis, epsilon, frozen)
+        found = direct.backward(dy, x, mean, var, gamma, feature_axis, epsilon, frozen, out)
         if found is not None:
             return Gradients(*found)
     x = checks.data("x", x)

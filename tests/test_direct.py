@@ -157,6 +157,55 @@ def test_references_are_as_before():
     assert max(abs(a - b) for a, b in zip(after, before, strict=True)) < 100
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_results_go_where_the_caller_says(dtype, long_way):
+    p, mean, var = problem((32, 64), dtype=dtype), np.zeros(64), np.ones(64)
+    y = bnnumba.batch_norm(p.x, p.gamma, p.beta)[0]
+    z = bnnumba.normalize(p.x, mean, var, p.gamma, p.beta)
+    dx = bnnumba.batch_norm_backward(p.dy, p.x, mean, var, p.gamma).dx
+    for place in ("new", "x", "a view of x", "dy"):
+        for expected, call in (
+            (y, lambda x, dy, out: direct.batch_norm(x, p.gamma, p.beta, -1, 1e-3, out)[0]),
+            (z, lambda x, dy, out: direct.normalize(x, mean, var, p.gamma, p.beta, -1, 1e-3, out)),
+            (dx, lambda x, dy, out: direct.backward(dy, x, mean, var, p.gamma, -1, 1e-3, False, out)[0]),
+        ):
+            x, dy = p.x.copy(), p.dy.copy()
+            out = {"new": np.empty_like(x), "x": x, "a view of x": x[:], "dy": dy}[place]
+            assert call(x, dy, out) is out
+            assert same_bits(out, expected)
+
+
+def test_results_that_overlap_go_the_long_way():
+    memory, statistics = np.zeros(40 * 64, "f"), np.ones(128)
+    x, out, mean, var = (
+        memory[: 32 * 64].reshape(32, 64),
+        memory[64 : 33 * 64].reshape(32, 64),
+        *statistics.reshape(2, 64),
+    )
+    dy = x.copy()
+    doubles = np.zeros(34 * 64)
+    wide, over = doubles[: 32 * 64].reshape(32, 64), doubles[32 * 64 - 32 : 33 * 64 - 32]
+    locked = np.empty_like(x)
+    locked.flags.writeable = False
+    for wrong in (out, locked, np.empty((32, 63), "f"), np.empty((32, 64)), np.empty((64, 32), "f").T, "x", 1):
+        assert direct.batch_norm(x, None, None, -1, 1e-3, wrong) is None
+        assert direct.normalize(x, mean, var, None, None, -1, 1e-3, wrong) is None
+        assert direct.backward(dy, x, mean, var, None, -1, 1e-3, False, wrong) is None
+        assert direct.backward(x, dy, mean, var, None, -1, 1e-3, True, wrong) is None
+    given = np.ones((32, 64))
+    assert direct.batch_norm(given, over, None, -1, 1e-3, wide) is None
+    assert direct.batch_norm(given, None, over, -1, 1e-3, wide) is None
+    for arguments in (
+        (over, var, None, None),
+        (mean, over, None, None),
+        (mean, var, over, None),
+        (mean, var, None, over),
+    ):
+        assert direct.normalize(given, *arguments, -1, 1e-3, wide) is None
+    for arguments in ((over, var, None), (mean, over, None), (mean, var, over)):
+        assert direct.backward(given, given, *arguments, -1, 1e-3, False, wide) is None
+
+
 def test_results_of_other_sizes_are_refused():
     """A handler of a signal may change x's shape after they were made."""
     given, short, other = right(), np.empty(63), np.empty((64, 32), "f")
