@@ -64,7 +64,7 @@ class Results:
         load, spread = self.run.get("load", 0.0), self.run.get("spread", 1.0)
         if load <= QUIET_LOAD and spread <= QUIET_SPREAD:
             return ""
-        return f"Measured on a busy machine: load {load:g}; half of the rounds took {spread:.2g} times the best or more"
+        return f"Measured on a busy machine: load {load:g} before; the median round took {spread:.2f} times the best"
 
     @property
     def passes(self) -> list[str]:
