@@ -81,22 +81,19 @@ def test_nothing_compiles_after_warm_up():
 
 
 SOME = """
-import sys
 from bnnumba.command import compiling, warm_up
-from bnnumba import __main__ as command
 
 number = len(compiling.tasks(["float32"], False))
-for first in range(0, number, max(1, number // 3)):
-    compiling.compile_slice(["float32"], False, first, first + 1)
+done = sum(compiling.compile_slice(["float32"], False, first, first + 1) for first in (0, number // 2, number - 1))
 kernels = {job.kernel for job in warm_up.jobs(["float32"])}
-print("loaded:", sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))
+print(done, sum(sum(kernel.stats.cache_hits.values()) for kernel in kernels))
 """
 
 
 def test_warm_up_keeps_what_it_compiles(tmp_path):
     """Some kernels into an empty directory, where the next process finds them."""
-    for loaded in (0, 4):
-        assert run_python("-c", SOME, NUMBA_CACHE_DIR=str(tmp_path)) == f"loaded: {loaded}\n"
+    for loaded in (0, 3):
+        assert run_python("-c", SOME, NUMBA_CACHE_DIR=str(tmp_path)) == f"3 {loaded}\n"
 
 
 def test_all_is_compiled_once(monkeypatch):
