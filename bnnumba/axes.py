@@ -75,7 +75,7 @@ class View(NamedTuple):
 
     def new_features(self) -> tuple[Array, Array]:
         """Two flat arrays for a kernel's results."""
-        return np.empty(self.shape[1]), np.empty(self.shape[1])
+        return buffers.empty(self.shape[1], DOUBLE), buffers.empty(self.shape[1], DOUBLE)
 
     def flatten(self, features: Array) -> Array:
         """A feature-shaped array as the kernels take it: flat, contiguous, float64, in the view's order of features."""
@@ -112,7 +112,8 @@ def flat_copy(array: Array) -> Array:
 def flat_double(array: Array) -> Array:
     """A feature-shaped array, flat, contiguous and float64; a view, or itself, where it is so already."""
     if array.dtype is not DOUBLE or type(array) is not np.ndarray or not _plain(array):
-        array = array.astype(DOUBLE, order="C", subok=False)
+        given, array = array, buffers.empty(array.size, DOUBLE)
+        array.reshape(given.shape)[...] = given
     return _writeable(array if array.ndim == 1 else array.reshape(array.size))
 
 

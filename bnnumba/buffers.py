@@ -51,17 +51,26 @@ def recycle_buffers(max_bytes: int) -> None:
     _pool.limit(_max_bytes(max_bytes))
 
 
+def empty(size: int, dtype: np.dtype[Any]) -> Array:
+    """A new flat array, uninitialised; its memory may have been another's."""
+    return _pool.lend(size * dtype.itemsize).view(dtype) if _lends(size, dtype) else np.empty(size, dtype)
+
+
 def empty_like(x: Array, dtype: np.dtype[Any]) -> Array:
-    """A new array of x's shape and memory order, uninitialised; its memory may have been another's."""
-    if not _pool.max_bytes or x.size * dtype.itemsize < LEAST_BYTES:
+    """Such an array of x's shape and memory order."""
+    if not _lends(x.size, dtype):
         if x.flags.c_contiguous:
             return np.empty(x.shape, dtype)  # half the time of empty_like
         return np.empty_like(x, dtype=dtype, order="K", subok=False)
-    flat = _pool.lend(x.size * dtype.itemsize).view(dtype)
+    flat = empty(x.size, dtype)
     if x.flags.c_contiguous:
         return flat.reshape(x.shape)
     order = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
     return flat.reshape([x.shape[axis] for axis in order]).transpose(np.argsort(order))
+
+
+def _lends(size: int, dtype: np.dtype[Any]) -> bool:
+    return _pool.max_bytes > 0 and size * dtype.itemsize >= LEAST_BYTES
 
 
 class _Lease:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bnnumba import axes, checks
 from bnnumba._types import Array
+from bnnumba.state import NONE_YET
 
 Initializer = str | float | Array | Callable[[tuple[int, ...]], Any]
 
@@ -43,7 +44,23 @@ def dtype(value: Any) -> np.dtype[Any]:
     return kind
 
 
-def initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype: Any) -> Array:
+def initial_weights(layer: Any, shape: tuple[int, ...]) -> dict[str, Array]:
+    """A layer's new weights by name, as its initializers want them; those that it has not are None."""
+
+    def made(name: str, dtype: Any) -> Array:
+        return _initial(name, getattr(layer, name), shape, dtype)
+
+    beta = made("beta_initializer", layer.dtype) if layer.center else NONE_YET
+    gamma = made("gamma_initializer", layer.dtype) if layer.scale else NONE_YET
+    mean, var = made("moving_mean_initializer", np.float64), made("moving_variance_initializer", np.float64)
+    weights = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": var}
+    if layer.renorm:
+        stddev = np.asarray(np.sqrt(var))
+        weights.update(moving_stddev=stddev, renorm_mean=mean.copy(), renorm_stddev=stddev.copy())
+    return weights
+
+
+def _initial(name: str, initializer: Initializer, shape: tuple[int, ...], dtype: Any) -> Array:
     """A new array of the feature shape, as an initializer wants it."""
     if isinstance(initializer, str):
         initializer = {"zeros": 0.0, "ones": 1.0}[initializer]

@@ -17,10 +17,12 @@ from bnnumba.kernels.coefficients import ORDINARY_GAMMA, ORDINARY_SPREAD
 Made = tuple[Array, Array]  # features, and their values
 
 
-def ordinary_gamma(gamma: Array) -> bool:
-    """Whether all gammas are ordinary: then no variance of float32 data is too small for them."""
-    with np.errstate(over="ignore"):
-        return bool(gamma.dot(gamma) < ORDINARY_GAMMA**2)
+def ordinary_gamma(gamma: Array, x: Array) -> bool:
+    """Whether all gammas are ordinary: then no variance of float32 data is too small for them; nor any, of float64."""
+    if x.itemsize == 8:
+        return True
+    # Not their scalar product: for that, the linear algebra library has threads, which then spin beside ours.
+    return bool(gamma.min(initial=0.0) > -ORDINARY_GAMMA and gamma.max(initial=0.0) < ORDINARY_GAMMA)
 
 
 def normalized(
@@ -88,11 +90,10 @@ def _extreme(x: Array, var: Array, gamma: Array, epsilon: float) -> Any:
     """The features that are extreme, each by its own numbers alone; None where none is."""
     if x.itemsize == 8:
         return None
-    spread, size = var + epsilon, abs(gamma)
-    tiny = spread < ORDINARY_SPREAD
-    if ordinary_gamma(gamma) and not tiny.any():
+    if ordinary_gamma(gamma, x) and not np.fmin.reduce(var, initial=np.inf) + epsilon < ORDINARY_SPREAD:
         return None
-    chosen = np.flatnonzero((tiny & (spread > 0)) | ((size >= ORDINARY_GAMMA) & (size < np.inf)))
+    spread, size = var + epsilon, abs(gamma)
+    chosen = np.flatnonzero(((spread < ORDINARY_SPREAD) & (spread > 0)) | ((size >= ORDINARY_GAMMA) & (size < np.inf)))
     return chosen if chosen.size else None
 
 

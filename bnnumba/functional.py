@@ -215,7 +215,7 @@ def batch_norm(
     given, result, behind = view.of(x), view.for_result(y), _behind(view, residual, act)
     mean, var = view.new_features()
     count: int | float = view.reduced
-    if weights is None and extreme.ordinary_gamma(scale):
+    if weights is None and extreme.ordinary_gamma(scale, given):
         forms.batch_norm_into(given, scale, offset, epsilon, result, mean, var, *behind)
     else:
         rest = np.empty_like(mean)
@@ -419,7 +419,7 @@ def input_gradient(
     inputs = view.of(dy), view.of(x)
     if given is not None:
         by = coefficients.Statistics(*statistics, scale, None, epsilon)
-        weighted.input_gradient_into(*inputs, by, gradients, count / given.unit, given, result)
+        weighted.input_gradient_into(*inputs, by, gradients, count / given.unit, given, result, False)
     else:  # the kernel divides by the count of its own x
         share = view.reduced / count if count else 0.0
         forms.input_gradient(*inputs, *statistics, scale, *(each * share for each in gradients), epsilon, result)

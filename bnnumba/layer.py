@@ -130,10 +130,9 @@ class BatchNormalization(Exchanged, Stored):
         self._clipping = clipping(renorm_clipping)
         self.renorm_clipping = None if renorm_clipping is None else dict(renorm_clipping)
         self.renorm_momentum = checks.momentum(renorm_momentum, "renorm_momentum")
-        self.trainable, self.batches_seen = True, 0
+        self.trainable, self.batches_seen, self._feature_shape = True, 0, None
         self.dgamma: Array = NONE_YET
         self.dbeta: Array = NONE_YET
-        self._feature_shape = None
         self._saved: Saved | None = None
 
     def build(self, input_shape: Sequence[int | None]) -> None:
@@ -347,23 +346,10 @@ class BatchNormalization(Exchanged, Stored):
 
     def _build(self, feature_shape: tuple[int, ...]) -> None:
         built = self._feature_shape
-        if built is not None:
-            if feature_shape != built:
-                raise ValueError(f"the layer was built for the feature shape {built}, got {feature_shape}")
-            return
-
-        def initial(name: str, dtype: Any) -> Array:
-            return building.initial(name, getattr(self, name), feature_shape, dtype)
-
-        beta = initial("beta_initializer", self.dtype) if self.center else NONE_YET
-        gamma = initial("gamma_initializer", self.dtype) if self.scale else NONE_YET
-        mean = initial("moving_mean_initializer", np.float64)
-        var = initial("moving_variance_initializer", np.float64)
-        made = {"gamma": gamma, "beta": beta, "moving_mean": mean, "moving_variance": var}
-        if self.renorm:
-            stddev = np.asarray(np.sqrt(var))
-            made.update(moving_stddev=stddev, renorm_mean=mean.copy(), renorm_stddev=stddev.copy())
-        self._set(**made, _feature_shape=feature_shape)
+        if built is None:
+            self._set(**building.initial_weights(self, feature_shape), _feature_shape=feature_shape)
+        elif feature_shape != built:
+            raise ValueError(f"the layer was built for the feature shape {built}, got {feature_shape}")
 
     # ---- hooks that SyncBatchNormalization overrides, see `bnnumba.mpi`
 

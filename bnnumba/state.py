@@ -40,6 +40,11 @@ class Stateful:
     batches_seen: int
     _feature_shape: tuple[int, ...] | None
 
+    @property
+    def built(self) -> bool:
+        """Whether there are weights: `build`, or the first call, makes them."""
+        return self._feature_shape is not None
+
     def get_config(self) -> dict[str, Any]:
         """The arguments of the constructor, by name."""
         raise NotImplementedError

@@ -90,19 +90,19 @@ def backward_into(
         behind = dresidual, activation, y
     forms.gradient_sums_into(dy, x, statistics.mean, statistics.var, statistics.epsilon, *gradients, *behind)
     if dx is not None:
-        input_gradient_into(dresidual, x, statistics, gradients, total, weights, dx)
+        input_gradient_into(dresidual, x, statistics, gradients, total, weights, dx, True)
 
 
 def input_gradient_into(
-    dy: Array, x: Array, statistics: Statistics, sums: Gradients, total: float, weights: Weights, dx: Array
+    dy: Array, x: Array, statistics: Statistics, sums: Gradients, total: float, weights: Weights, dx: Array, own: bool
 ) -> None:
-    """Fill dx from the sums, and from the count in the weights' unit."""
+    """Fill dx from the sums, and from the count in the weights' unit. own: whether the sums are of this data alone."""
     mean, var, gamma, _, epsilon = statistics
     if total == 0:
         dx[...] = 0.0
         return
     seldom = _extreme_features(sums, total, weights, x)
-    exact = _scaled_gradient(dy, x, seldom, statistics, sums, total, weights)  # first, as dx may be dy or x
+    exact = _scaled_gradient(dy, x, seldom, statistics, sums, total, weights, own)  # first, as dx may be dy or x
     if x.itemsize == 2:  # half precision is rounded once, at the end
         step = np.empty(x.shape, np.float32)
     else:
@@ -120,22 +120,34 @@ def _extreme_features(sums: Gradients, total: float, weights: Weights, x: Array)
     least = weights.values.min(initial=1.0, where=weights.values > 0)
     size = np.maximum(abs(sums.dgamma), abs(sums.dbeta)) / total
     too_small, too_large = size * least < 1 / ordinary, size > ordinary / math.sqrt(total / least)  # the most |x_hat|
-    return np.flatnonzero((too_small & (size > 0)) | (too_large & (size < np.inf)))
+    return np.flatnonzero((too_small & (size > 0)) | too_large)
 
 
 def _scaled_gradient(
-    dy: Array, x: Array, chosen: Array, statistics: Statistics, sums: Gradients, total: float, weights: Weights
+    dy: Array,
+    x: Array,
+    chosen: Array,
+    statistics: Statistics,
+    sums: Gradients,
+    total: float,
+    weights: Weights,
+    own: bool,
 ) -> Array | None:
-    """Make dx of some features by float64, of dy and gamma that powers of two bring near 1; None of no features."""
+    """Make dx of some features by float64, of dy and gamma that powers of two bring near 1; None of no features.
+
+    Sums of this data alone are made anew: what does not count may be so far away that they are infinite, but dx is not.
+    """
     if not chosen.size:
         return None
     (mean, var, gamma), epsilon = (each[chosen] for each in statistics[:3]), statistics.epsilon
     wide_x, wide_dy = in_double(x, chosen), in_double(dy, chosen)
     by_dy, by_gamma = (np.frexp(most)[1] for most in (abs(wide_dy).max(axis=(0, 2)), gamma))
-    products, means = (np.ldexp(each[chosen] / total, -by_dy) for each in sums)
-    step = np.empty_like(wide_x)
-    forms.normalize(wide_x, mean, var, products, means, epsilon, step)
-    forms.subtract_weighted(np.ldexp(wide_dy, -by_dy[:, np.newaxis]), weights.values, step)
+    scaled, step = np.ldexp(wide_dy, -by_dy[:, np.newaxis]), np.empty_like(wide_x)
+    products, means = (np.ldexp(each[chosen], -by_dy) for each in sums)
+    if own:
+        forms.gradient_sums_into(scaled, wide_x, mean, var, epsilon, products, means)
+    forms.normalize(wide_x, mean, var, products / total, means / total, epsilon, step)
+    forms.subtract_weighted(scaled, weights.values, step)
     forms.frozen_input_gradient(step, var, np.ldexp(gamma, -by_gamma), epsilon, step)
     with np.errstate(over="ignore"):
         return as_data(np.ldexp(step, (by_dy + by_gamma)[:, np.newaxis]), x.dtype)

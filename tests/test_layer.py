@@ -185,9 +185,12 @@ def test_momentum_is_the_share_that_is_kept(momentum):
 def test_build_by_shape_or_by_the_first_call():
     layer, by_call = BatchNormalization(1), BatchNormalization(1)
     assert layer.get_weights() == []
+    assert not layer.built
     assert layer.gamma is layer.beta is layer.moving_mean is layer.moving_variance is None
     layer.build((None, 3, None))
     by_call(np.zeros((2, 3, 4), np.float32))
+    assert layer.built
+    assert by_call.built
     check_same(layer.get_weights(), by_call.get_weights())
     layer.build([7, 3, 5])  # again, for the same features
     for shape in [(2, 4, 4), (2, 1, 4)]:

@@ -310,6 +310,20 @@ def test_gradients_near_the_ends_of_the_dtype(shape, axis, dtype, dy_size, gamma
         assert same_bits(np.ascontiguousarray(one[..., ::2]), np.ascontiguousarray(other[..., ::2]))
 
 
+@pytest.mark.parametrize("axis", [(), -1])
+def test_a_far_position_that_does_not_count(axis):
+    x, dy = np.array([[3e139], [8e139]]), np.array([[-4e198], [1e200]])
+    if axis == ():
+        x, dy = x[:, 0], dy[:, 0]
+    mask = np.array([[True], [False]]).reshape(x.shape)
+    _, moments = bnnumba.batch_norm(x, feature_axis=axis, mask=mask)
+    dx, dgamma, dbeta = bnnumba.batch_norm_backward(dy, x, moments.mean, moments.var, feature_axis=axis, mask=mask)
+    exact = oracle.backward(dy, x, *moments[:2], np.ones(moments.mean.shape), axis, weights=mask.astype(float))
+    assert np.isinf(dgamma).all()
+    np.testing.assert_allclose(dx, exact.dx.astype(float), rtol=1e-12)
+    np.testing.assert_allclose(dbeta, exact.dbeta.astype(float), rtol=1e-15)
+
+
 @pytest.mark.parametrize("behind", [{}, {"activation": "relu"}], ids=str)
 @pytest.mark.parametrize("size", [2.0**-110, 2.0**120])
 def test_half_precision_near_its_ends(size, behind):

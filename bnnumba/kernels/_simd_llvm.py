@@ -225,6 +225,26 @@ def address(typing_context: Any, array: Any) -> Any:
 
 
 @intrinsic
+def from_element(typing_context: Any, value: Any, n: Any) -> Any:
+    def moved(context: Any, builder: Any, kind: Any, part: Any, n_value: Any) -> Any:
+        if isinstance(kind, types.Array):
+            array = context.make_array(kind)(context, builder, part)
+            array.data = builder.gep(array.data, [n_value])
+            array.meminfo = ir.Constant(array.meminfo.type, None)  # it holds no reference: the array that is given does
+            array.parent = ir.Constant(array.parent.type, None)
+            return array._getvalue()
+        for k, each in enumerate(kind if isinstance(kind, types.BaseTuple) else ()):
+            inner = moved(context, builder, each, builder.extract_value(part, k), n_value)
+            part = builder.insert_value(part, inner, k)
+        return part
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return moved(context, builder, value, arguments[0], arguments[1])
+
+    return value(value, types.intp), generate
+
+
+@intrinsic
 def prefetch(typing_context: Any, array: Any, i: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         for_reading, in_all_caches, of_data = (ir.Constant(_I32, value) for value in (0, 3, 1))

@@ -9,8 +9,8 @@ from bnnumba._types import Array, Vector
 
 __all__ = [
     "CAN_STREAM", "LANES", "LINE", "address", "any_lane", "at_most", "binade", "choose", "double", "element",
-    "equal", "fence", "first", "fma", "fold", "is_double", "join", "less", "load", "load_double", "narrow",
-    "new_values", "prefetch", "splat", "sqrt", "store", "stream", "turn",
+    "equal", "fence", "first", "fma", "fold", "from_element", "is_double", "join", "less", "load", "load_double",
+    "narrow", "new_values", "prefetch", "splat", "sqrt", "store", "stream", "turn",
 ]  # fmt: skip
 
 Mask = npt.NDArray[np.bool_]
@@ -80,6 +80,14 @@ def prefetch(array: Array, i: int) -> None:
 
 def address(array: Array) -> int:
     return array.ctypes.data
+
+
+def from_element(value: Any, n: int) -> Any:
+    if isinstance(value, tuple):
+        return type(value)(*(from_element(part, n) for part in value))
+    if not isinstance(value, np.ndarray):
+        return value
+    return np.lib.stride_tricks.as_strided(value.reshape(-1)[n:], value.shape, value.strides)
 
 
 def splat(scalar: float) -> Vector:

@@ -23,7 +23,7 @@ TILE = 2048  # columns: their sums stay in a core's own cache beside the data
 @loop
 def add_region(inputs: Any, grid: Grid, region: Region, centres: Array, sums: Array, place: int) -> None:
     """Add the region's a and a*b to sums, whose column `place` is the region's first."""
-    x, columns, length, rows = inputs.x, grid.columns, grid.fold * grid.inner, quarter(grid, region)
+    x, stride, length, rows = inputs.x, grid.stride, grid.fold * grid.inner, quarter(grid, region)
     apart = region.apart if region.apart > 0 else rows
     rest = region.row + 4 * rows if region.apart == 0 else region.row_end
     start, width = region.first * length, (region.last - region.first) * length
@@ -31,14 +31,14 @@ def add_region(inputs: Any, grid: Grid, region: Region, centres: Array, sums: Ar
         end = min(width, tile + TILE)
         full = end - end % LANES
         for r in range(rows):
-            i, step = (region.row + r) * columns + start, apart * columns
+            i, step = (region.row + r) * stride + start, apart * stride
             for c in range(tile, full, LANES):
                 _add_rows(inputs, i + c, step, LANES, of_columns(inputs, centres, start + c, LANES), sums, place + c)
             if full < end:
                 n = end - full
                 _add_rows(inputs, i + full, step, n, of_columns(inputs, centres, start + full, n), sums, place + full)
         for r in range(rest, region.row_end):
-            i = r * columns + start
+            i = r * stride + start
             for c in range(tile, min(end, x.size - i), LANES):  # the last row may be short
                 n = min(LANES, min(end, x.size - i) - c)
                 own, j = of_columns(inputs, centres, start + c, n), place + c
@@ -73,7 +73,7 @@ def fold_sums(x: Array, grid: Grid, sums: Array, partial: Array) -> None:
 @loop
 def fill(sweep: Sweep, grid: Grid, i: int, end: int) -> None:
     """Fill out[i : end] with the values of its inputs; of what four quarters have, four vectors at once."""
-    columns, out = grid.columns, sweep.out
+    columns, out = grid.stride, sweep.out
     n = lead(sweep, i, end)
     if n:
         put(sweep, i, n, values(sweep.inputs, i, n, 0, of_columns(sweep.inputs, sweep.coefficients, i % columns, n)))

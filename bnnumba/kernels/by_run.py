@@ -17,7 +17,7 @@ AHEAD = 1024  # elements
 def read_ahead(grid: Grid, region: Region) -> int:
     """Return how far ahead of an element to fetch: in the region's next row, where its rows are short."""
     row = (region.last - region.first) * (region.column_end - region.column)
-    return AHEAD if row > 2 * AHEAD else grid.feature * grid.inner
+    return AHEAD if row > 2 * AHEAD else grid.stride
 
 
 @loop
@@ -31,7 +31,7 @@ def add_region(inputs: Any, grid: Grid, region: Region, ahead: int, centres: Arr
         for f in range(region.first, region.last):
             j = place + (f - region.first) * LANES
             own, totals = of_feature(inputs, centres, f), get_sums(sums, j, LANES, x)
-            i = (o * grid.feature + f) * grid.inner + region.column
+            i = o * grid.stride + f * grid.inner + region.column
             end = i + length
             while i + 4 * LANES <= end:
                 totals = add_4(inputs, i, LANES, ahead, LANES, own, totals)
@@ -62,7 +62,7 @@ def fill(sweep: Sweep, grid: Grid, i: int, end: int, ahead: int) -> None:
     A vector may hold one run's end and the next one's start, so that lines are stored whole.
     """
     inputs = sweep.inputs
-    f, stop = (i // grid.inner) % grid.feature, (i // grid.inner + 1) * grid.inner
+    f, stop = i % grid.stride // grid.inner, (i // grid.inner + 1) * grid.inner
     own = of_feature(inputs, sweep.coefficients, f)
     n = lead(sweep, i, end) or min(LANES, end - i)
     while i < end:

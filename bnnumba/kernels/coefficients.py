@@ -109,29 +109,29 @@ def put(out: Array, row: int, f: int, n: int, values: Vector) -> None:
 
 
 @helper
-def put_centres(beta: Array | None, statistics: Statistics, first: int, last: int, out: Array) -> None:
+def put_centres(beta: Array | None, statistics: Statistics, features: int, out: Array) -> None:
     """Fill x_power, of sums, and mean_hi; and the rows of `put_forward`, where there is a beta to make y again by."""
     mean, var, epsilon = statistics.mean, statistics.var, statistics.epsilon
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
+    for f in range(0, features, LANES):
+        n = min(LANES, features - f)
         variance = load(var, f, n)
         put(out, 0, f, n, sum_power(variance, reciprocal_std(variance, epsilon), epsilon, out))
         put(out, 1, f, n, load(mean, f, n))
-    put_again(beta, statistics, first, last, out)
+    put_again(beta, statistics, features, out)
 
 
 @helper
-def put_again(beta: Array | None, statistics: Statistics, first: int, last: int, out: Array) -> None:
+def put_again(beta: Array | None, statistics: Statistics, features: int, out: Array) -> None:
     """Do as `put_forward`, where there is a beta to make y again by."""
     if beta is not None:
-        put_forward(statistics, first, last, out)
+        put_forward(statistics, features, out)
 
 
 @helper
-def put_forward(statistics: Statistics, first: int, last: int, out: Array) -> None:
+def put_forward(statistics: Statistics, features: int, out: Array) -> None:
     """Fill mean_hi, power, scale and offset, for y = (x - mean_hi)*power*scale + offset."""
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
+    for f in range(0, features, LANES):
+        n = min(LANES, features - f)
         rstd = reciprocal_std(load(statistics.var, f, n), statistics.epsilon)
         gamma, mean = load(statistics.gamma, f, n), load(statistics.mean, f, n)
         power, mean_hi = out_power(gamma, rstd, out), narrow(mean, out)
@@ -142,10 +142,10 @@ def put_forward(statistics: Statistics, first: int, last: int, out: Array) -> No
 
 
 @helper
-def put_frozen(statistics: Statistics, first: int, last: int, out: Array) -> None:
+def put_frozen(statistics: Statistics, features: int, out: Array) -> None:
     """Fill the rows of `put_forward` for dy in the place of x: dx = (dy - 0)*power*scale + 0."""
-    for f in range(first, last, LANES):
-        n, zero = min(LANES, last - f), splat(0.0)
+    for f in range(0, features, LANES):
+        n, zero = min(LANES, features - f), splat(0.0)
         rstd, gamma = reciprocal_std(load(statistics.var, f, n), statistics.epsilon), load(statistics.gamma, f, n)
         power = out_power(gamma, rstd, out)
         put(out, 1, f, n, zero)

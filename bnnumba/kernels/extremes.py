@@ -54,7 +54,7 @@ def resum(
     doubted = choose(equal(product, zero), unless_constant, choose(small(product, count, x), one, zero))
     marks = _lanes(choose(large(product, x), one, choose(large(dbeta, x), one, doubted)))
     silent = _lanes(choose(equal(product, zero), choose(equal(dbeta, zero), unless_constant, zero), zero))
-    if silent.max() > 0.0:
+    if _most(silent) > 0.0:
         stirred = _stirred(sums, f, n)
         for k in range(n):
             if silent[k] > 0.0:
@@ -111,7 +111,7 @@ def scale_dy(
         if marks[k] > 0.0:
             most, _ = _largest(inputs, f + k, of_feature(inputs, out, f + k), 0.0)
             power = _dy_exponent(most, exponent, x)
-        powers[k], factors[k] = _times_power(1.0, power), _times_power(gamma_part * rstd_part, exponent - power)
+        powers[k], factors[k] = math.ldexp(1.0, power), math.ldexp(gamma_part * rstd_part, exponent - power)
     return load(powers, 0, LANES), held(load(factors, 0, LANES), gamma, out)
 
 
@@ -125,13 +125,6 @@ def small(value: Vector, count: int, x: Array) -> Any:
 def large(value: Vector, x: Array) -> Any:
     """Tell where a value is, or may have come of what is, too large for the data's dtype."""
     return less(splat(_ordinary(x)), binade(value))
-
-
-@helper
-def _times_power(value: float, exponent: int) -> float:
-    """Return value*2**exponent, of a value near 1: rounded once, and infinite where it is too large."""
-    half = exponent // 2
-    return value * 2.0**half * 2.0 ** (exponent - half)
 
 
 @helper
@@ -164,6 +157,14 @@ def _lanes(vector: Vector) -> Array:
 
 
 @helper
+def _most(lanes: Array) -> float:
+    most = 0.0
+    for lane in lanes:
+        most = max(most, lane)
+    return most
+
+
+@helper
 def _largest(inputs: Backward, f: int, own: Coefficients, mean: float) -> tuple[float, float]:
     """Return the largest |dresidual| and |x - mean| of a feature."""
     outer, feature, inner = inputs.x.shape
@@ -174,7 +175,7 @@ def _largest(inputs: Backward, f: int, own: Coefficients, mean: float) -> tuple[
             most_dy = _larger(most_dy, double(dresidual(inputs.activation, inputs, i, n, 0, own)))
             difference, _ = difference_to(inputs.x, i, n, splat(mean))
             most_x = _larger(most_x, join(difference, splat(0.0), n))
-    return _lanes(most_dy).max(), _lanes(most_x).max()
+    return _most(_lanes(most_dy)), _most(_lanes(most_x))
 
 
 @loop

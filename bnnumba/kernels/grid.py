@@ -33,6 +33,7 @@ class Grid(NamedTuple):
     fold: int
     rows: int
     columns: int  # by column, of a folded row; by run, of one feature's run
+    stride: int  # elements from a (folded) row's start to the next one's, each of all features
     chunk_rows: int
     chunk_columns: int
     row_chunks: int
@@ -104,9 +105,48 @@ def _divided(outer: int, feature: int, inner: int, by_column: bool, fold: int) -
         quarter_rows = ceil_div(chunk_rows, 4)
         chunk_rows = 4 * (quarter_rows | 1 if quarter_rows >= ODD_FROM else quarter_rows)
     row_chunks = ceil_div(rows, chunk_rows)
+    stride = fold * feature * inner
     return Grid(
-        outer, feature, inner, by_column, fold, rows, columns, chunk_rows, chunk_columns, row_chunks, column_chunks
+        outer,
+        feature,
+        inner,
+        by_column,
+        fold,
+        rows,
+        columns,
+        stride,
+        chunk_rows,
+        chunk_columns,
+        row_chunks,
+        column_chunks,
     )
+
+
+@helper
+def grid_of(grid: Grid, features: int) -> Grid:
+    """Return the grid of some features that follow each other, of data that begins with the first of them."""
+    columns = grid.fold * features * grid.inner if grid.by_column else grid.columns
+    chunk_columns = columns if grid.by_column else grid.chunk_columns
+    return Grid(
+        grid.outer,
+        features,
+        grid.inner,
+        grid.by_column,
+        grid.fold,
+        grid.rows,
+        columns,
+        grid.stride,
+        grid.chunk_rows,
+        chunk_columns,
+        grid.row_chunks,
+        grid.column_chunks,
+    )
+
+
+@helper
+def column_repeats(grid: Grid) -> int:
+    """Return how many columns each feature has: by column, of a (folded) row; by run, one."""
+    return grid.fold * grid.inner if grid.by_column else 1
 
 
 @helper
@@ -154,25 +194,24 @@ def span_count(grid: Grid, region: Region) -> int:
         return rows * features
     if region.apart > 0:
         return 4
-    return 1 if features == grid.feature else rows
+    return 1 if features * grid.fold * grid.inner == grid.stride else rows
 
 
 @inlined
 def span_bounds(grid: Grid, region: Region, span: int, size: int) -> tuple[int, int]:
     """Where a span of a region starts and ends in flat data of this size."""
     length = grid.fold * grid.inner  # of one feature in a row
-    row_length = grid.feature * length
     if _cut(grid, region):
         r, f = divmod(span, region.last - region.first)
-        start = (region.row + r) * row_length + (region.first + f) * length
+        start = (region.row + r) * grid.stride + (region.first + f) * length
         return start + region.column, start + region.column_end
     if region.apart > 0:
         row, last_row = region.row + span * region.apart, region.row_end - 1 + span * region.apart
-    elif region.last - region.first == grid.feature:
+    elif (region.last - region.first) * length == grid.stride:
         row, last_row = region.row, region.row_end - 1
     else:
         row, last_row = region.row + span, region.row + span
-    return row * row_length + region.first * length, min(size, last_row * row_length + region.last * length)
+    return row * grid.stride + region.first * length, min(size, last_row * grid.stride + region.last * length)
 
 
 @inlined

@@ -9,31 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bnnumba._jit import by_precision, either, helper, signed
-from bnnumba.kernels.coefficients import Gradients, Statistics, put_forward, put_frozen
+from bnnumba._jit import by_precision, either, helper
+from bnnumba.kernels.coefficients import Gradients, Statistics
 from bnnumba.kernels.formulas import Backward, Batch, Forward, Frozen, Residual
 from bnnumba.kernels.grid import make_grid, make_weighted_grid
-from bnnumba.kernels.groups import differentiate_groups, normalize_groups
+from bnnumba.kernels.groups import Output, differentiate_groups, fill_groups, reduce_groups, sweep_of
 from bnnumba.kernels.plan import make_plan
 from bnnumba.kernels.pooling import fill_pooled
 from bnnumba.kernels.shares import Sums, fill_share, sum_share
 from bnnumba.kernels.statistics import (
-    BACKWARD,
-    FORWARD,
-    NONE,
+    ByGradients,
+    ByMoments,
+    ByNothing,
+    ByScale,
     Results,
-    centre,
+    centres_of,
     finish_gradients,
-    new_coefficients,
     new_partial,
     new_pivots,
-    put_backward,
+    rest_of,
     samples,
     sum_moments,
-    to_all_columns,
     weighted_samples,
 )
-from bnnumba.kernels.stores import Sweep, goes_past_cache, shared
+from bnnumba.kernels.stores import goes_past_cache, shared
 from bnnumba.kernels.threads import each_thread, thread_count
 from bnnumba.kernels.weighted import WeightedBatch, subtract_share, sum_weights
 
@@ -87,7 +86,7 @@ def moments(x: Data) -> tuple[Features, Features]:
 
 def moments_into(x: Data, mean: FeatureResult, var: FeatureResult) -> None:
     """Fill the mean and the population variance of every feature; with zeros where there is nothing to reduce."""
-    _fill_moments(x, Results(mean, var, np.empty(mean.size)))
+    _fill_moments(x, Results(mean, var, None))
 
 
 def moments_and_rest_into(x: Data, mean: FeatureResult, var: FeatureResult, rest: FeatureResult) -> None:
@@ -102,14 +101,14 @@ def weighted_moments_into(
 
     Where w is 0, x may be anything. With a count of 0, mean and var are 0. rest is what rounding took from the mean.
     """
-    results = Results(mean, var, np.empty(mean.size) if rest is None else rest)
+    results = Results(mean, var, rest_of(rest, mean.size))
     total = sum_weights(weights)
     if x.size == 0 or total == 0.0:
         results.mean[:], results.var[:], results.rest[:] = 0.0, 0.0, 0.0
         return total
     grid = make_weighted_grid(x.shape)
     sums = Sums(WeightedBatch(x, weights), grid, new_pivots(grid), new_partial(grid, x))
-    sum_moments(each_thread, thread_count(), sums, weighted_samples(x, weights, total), signed(0), x.shape[1], results)
+    sum_moments(each_thread, thread_count(), sums, weighted_samples(x, weights, total), results)
     return total
 
 
@@ -150,7 +149,7 @@ def normalize(
 
     y may be x or residual.
     """
-    _fill_forward(Forward(x, residual, activation), Statistics(mean, var, gamma, beta, epsilon), y)
+    _fill(_to_y(Forward(x, residual, activation), Statistics(mean, var, gamma, beta, epsilon), y))
 
 
 def batch_norm(
@@ -180,15 +179,13 @@ def batch_norm_into(
     activation: Act | None = None,
 ) -> None:
     """Fill mean and var of x, and `normalize` by them: the training forward."""
-    inputs, statistics = Forward(x, residual, activation), Statistics(mean, var, gamma, beta, epsilon)
-    grid, threads, results = make_grid(x.shape), thread_count(), Results(mean, var, np.empty(mean.size))
-    if x.size == 0 or not make_plan(grid, x.itemsize, threads).by_groups:
-        _fill_moments(x, results)
-        _fill_forward(inputs, statistics, y)
+    statistics, results = Statistics(mean, var, gamma, beta, epsilon), Results(mean, var, None)
+    grid, threads, output = make_grid(x.shape), thread_count(), _to_y(Forward(x, residual, activation), statistics, y)
+    if x.size and make_plan(grid, x.itemsize, threads).by_groups:
+        each_thread(reduce_groups, threads, (x, results, output))
         return
-    sums = Sums(Batch(x), grid, new_pivots(grid), new_partial(grid, x))
-    sweep = Sweep(inputs, new_coefficients(grid, x, FORWARD), goes_past_cache(y, x, residual), y)
-    each_thread(normalize_groups, threads, (sums, sweep, statistics, results))
+    _sum_moments(x, results)
+    _fill_by_shares(output, grid)
 
 
 # ---- backward: dresidual is dy behind the activation, told by y
@@ -224,7 +221,7 @@ def gradient_sums_into(
 ) -> None:
     """Fill dgamma = sum(dresidual * x_hat) and dbeta = sum(dresidual); and dresidual, where it is given."""
     inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, None, None, epsilon)
-    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _residual_sweep(dresidual, inputs, False), False)
+    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), _residual(dresidual, inputs, False), False)
 
 
 def input_gradient(
@@ -240,12 +237,12 @@ def input_gradient(
 ) -> None:
     """Fill dx = gamma*rstd * (dy - dbeta/count - x_hat * dgamma/count). dx may be dy or x."""
     inputs, statistics = Backward(x, dy, None, None), Statistics(mean, var, gamma, None, epsilon)
-    _fill_dx(inputs, statistics, Gradients(dgamma, dbeta), dx)
+    _fill(_to_dx(inputs, statistics, Gradients(dgamma, dbeta), dx))
 
 
 def frozen_input_gradient(dy: Data, var: Features, gamma: Features, epsilon: float, dx: Result) -> None:
     """Fill dx = gamma*rstd*dy, the gradient of `normalize`. dx may be dy."""
-    _fill_frozen_dx(Frozen(dy, None, None), Statistics(None, var, gamma, None, epsilon), dx)
+    _fill(_to_frozen_dx(Frozen(dy, None, None), Statistics(None, var, gamma, None, epsilon), dx))
 
 
 def batch_norm_backward(
@@ -288,16 +285,14 @@ def batch_norm_backward_into(
     the forward's, but half precision's is not rounded.
     """
     inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, gamma, beta, epsilon)
-    behind, gradients = _with_dresidual(dresidual, inputs), Gradients(dgamma, dbeta)
-    grid, threads = make_grid(x.shape), thread_count()
+    gradients, grid, threads = Gradients(dgamma, dbeta), make_grid(x.shape), thread_count()
+    output = _to_dx(_with_dresidual(dresidual, inputs), statistics, gradients, dx)
     if x.size and make_plan(grid, x.itemsize, threads).by_groups:
-        sums = Sums(inputs, grid, new_coefficients(grid, x, BACKWARD), new_partial(grid, x))
-        sweep = Sweep(behind, new_coefficients(grid, x, BACKWARD), goes_past_cache(dx, x, dy, y), dx)
-        residual = _residual_sweep(dresidual, inputs, True)
-        each_thread(differentiate_groups, threads, (sums, sweep, statistics, gradients, residual))
+        residual = _residual(dresidual, inputs, True)
+        each_thread(differentiate_groups, threads, (inputs, statistics, gradients, residual, output, True))
         return
-    _fill_gradients(inputs, statistics, gradients, _residual_sweep(dresidual, inputs, False), True)
-    _fill_dx(behind, statistics, gradients, dx)
+    _sum_gradients(inputs, statistics, gradients, _residual(dresidual, inputs, False), True)
+    _fill_by_shares(output, grid)
 
 
 def frozen_backward(
@@ -339,20 +334,18 @@ def frozen_backward_into(
     inputs, statistics = Backward(x, dy, y, activation), Statistics(mean, var, gamma, None, epsilon)
     if dresidual is None and (shared(dx, dy) or shared(dx, x)):  # sums may have to be made again, see `extremes`
         _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), None, False)
-        _fill_frozen_dx(Frozen(dy, y, activation), statistics, dx)
+        _fill(_to_frozen_dx(Frozen(dy, y, activation), statistics, dx))
         return
-    sweep = _frozen_sweep(dresidual, inputs, statistics, dx)
-    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), sweep, False)
+    meanwhile = _frozen_meanwhile(dresidual, inputs, statistics, dx)
+    _fill_gradients(inputs, statistics, Gradients(dgamma, dbeta), meanwhile, False)
     if dresidual is not None:
         behind = _with_dresidual(dresidual, inputs)
-        _fill_frozen_dx(Frozen(behind.dy, behind.y, behind.activation), statistics, dx)
+        _fill(_to_frozen_dx(Frozen(behind.dy, behind.y, behind.activation), statistics, dx))
 
 
 def activation_gradient(dy: Data, y: Data, activation: Act, dresidual: Result) -> None:
     """Fill dresidual = dy * act'(v), told by y = act(v). dresidual may be dy or y."""
-    grid, past_cache = make_grid(dy.shape), goes_past_cache(dresidual, dy, y)
-    sweep = Sweep(Residual(dy, y, activation), new_coefficients(grid, dy, NONE), past_cache, dresidual)
-    each_thread(fill_share, thread_count(), (sweep, grid))
+    _fill(Output(Residual(dy, y, activation), ByNothing(), goes_past_cache(dresidual, dy, y), dresidual))
 
 
 def subtract_weighted(dy: Data, weights: Weights, change: Change) -> None:
@@ -364,60 +357,63 @@ def subtract_weighted(dy: Data, weights: Weights, change: Change) -> None:
 
 
 def _fill_moments(x: Data, results: Results) -> None:
+    threads = thread_count()
+    if x.size and make_plan(make_grid(x.shape), x.itemsize, threads).wide:
+        each_thread(reduce_groups, threads, (x, results, None))
+    else:
+        _sum_moments(x, results)
+
+
+def _sum_moments(x: Data, results: Results) -> None:
+    """Fill the moments, by chunks."""
+    mean, var, rest = results
     if x.size == 0:
-        mean, var, rest = results
-        mean[:], var[:], rest[:] = 0.0, 0.0, 0.0
+        mean[:], var[:], rest_of(rest, mean.size)[:] = 0.0, 0.0, 0.0
         return
     grid = make_grid(x.shape)
     sums = Sums(Batch(x), grid, new_pivots(grid), new_partial(grid, x))
-    sum_moments(each_thread, thread_count(), sums, samples(x), signed(0), x.shape[1], results)
+    sum_moments(each_thread, thread_count(), sums, samples(x), results)
 
 
-def _fill_forward(inputs: Forward, statistics: Statistics, y: Data) -> None:
-    x = inputs.x
-    if x.size == 0:
-        return
-    grid = make_grid(x.shape)
-    coefficients = new_coefficients(grid, x, FORWARD)
-    put_forward(statistics, signed(0), x.shape[1], coefficients)
-    to_all_columns(coefficients, FORWARD, grid, signed(0), x.shape[1])
-    sweep = Sweep(inputs, coefficients, goes_past_cache(y, x, inputs.residual), y)
-    each_thread(fill_share, thread_count(), (sweep, grid))
+def _fill(output: Output) -> None:
+    """Fill a result."""
+    grid, threads = make_grid(output.out.shape), thread_count()
+    if make_plan(grid, output.out.itemsize, threads).wide:
+        each_thread(fill_groups, threads, (output, grid))
+    else:
+        _fill_by_shares(output, grid)
+
+
+def _fill_by_shares(output: Output, grid: Grid) -> None:
+    """Fill a result, of which each thread takes a share of the elements."""
+    if output.out.size:
+        each_thread(fill_share, thread_count(), (sweep_of(output, grid), grid))
 
 
 def _fill_gradients(
-    inputs: Backward, statistics: Statistics, gradients: Gradients, sweep: Sweep | None, of_x: bool
+    inputs: Backward, statistics: Statistics, gradients: Gradients, meanwhile: Output | None, of_x: bool
 ) -> None:
-    """Fill the sums; and in the same sweep over the data what `sweep` says. of_x: whether the moments are x's own."""
+    """Fill the sums; and in the same sweep over the data what `meanwhile` says. of_x: whether the moments are x's."""
+    x, threads = inputs.x, thread_count()
+    if x.size and make_plan(make_grid(x.shape), x.itemsize, threads).wide:
+        each_thread(differentiate_groups, threads, (inputs, statistics, gradients, meanwhile, None, of_x))
+    else:
+        _sum_gradients(inputs, statistics, gradients, meanwhile, of_x)
+
+
+def _sum_gradients(
+    inputs: Backward, statistics: Statistics, gradients: Gradients, meanwhile: Output | None, of_x: bool
+) -> None:
+    """Do the same, by chunks."""
     x = inputs.x
     if x.size == 0:
         dgamma, dbeta = gradients
         dgamma[:], dbeta[:] = 0.0, 0.0
         return
-    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    sums = Sums(inputs, grid, new_coefficients(grid, x, BACKWARD), new_partial(grid, x))
-    centre(statistics, grid, first, last, sums.centres)
-    each_thread(sum_share, thread_count(), (sums, first, last, sweep))
-    finish_gradients(sums, statistics, first, last, gradients, of_x)
-
-
-def _fill_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx: Data) -> None:
-    x = inputs.x
-    if x.size == 0:
-        return
-    first, last, grid = signed(0), x.shape[1], make_grid(x.shape)
-    coefficients = new_coefficients(grid, x, BACKWARD)
-    put_backward(inputs, statistics, gradients, first, last, coefficients)
-    to_all_columns(coefficients, BACKWARD, grid, first, last)
-    sweep = Sweep(inputs, coefficients, goes_past_cache(dx, x, inputs.dy, inputs.y), dx)
-    each_thread(fill_share, thread_count(), (sweep, grid))
-
-
-def _fill_frozen_dx(inputs: Frozen, statistics: Statistics, dx: Data) -> None:
-    dy = inputs.dy
-    grid, past_cache = make_grid(dy.shape), goes_past_cache(dx, dy, inputs.y)
-    sweep = Sweep(inputs, _frozen_coefficients(grid, dy, statistics), past_cache, dx)
-    each_thread(fill_share, thread_count(), (sweep, grid))
+    grid = make_grid(x.shape)
+    sums = Sums(inputs, grid, centres_of(statistics, grid, x), new_partial(grid, x))
+    each_thread(sum_share, thread_count(), (sums, sweep_of(meanwhile, grid)))
+    finish_gradients(sums, statistics, gradients, of_x)
 
 
 @helper
@@ -441,36 +437,41 @@ def move_features(moving: Any, batch: Any, momentum: float, correction: float, o
 
 
 @helper
-def _frozen_coefficients(grid: Grid, x: Data, statistics: Statistics) -> Any:
-    coefficients = new_coefficients(grid, x, FORWARD)
-    if x.size:  # otherwise there may be features without a column
-        put_frozen(statistics, signed(0), x.shape[1], coefficients)
-        to_all_columns(coefficients, FORWARD, grid, signed(0), x.shape[1])
-    return coefficients
+def _to_y(inputs: Forward, statistics: Statistics, y: Data) -> Output:
+    return Output(inputs, ByMoments(statistics), goes_past_cache(y, inputs.x, inputs.residual), y)
 
 
 @helper
-def _no_sweep(absent: None, inputs: Backward, in_cache: bool) -> None:
+def _to_dx(inputs: Backward, statistics: Statistics, gradients: Gradients, dx: Data) -> Output:
+    return Output(inputs, ByGradients(statistics, gradients), goes_past_cache(dx, inputs.x, inputs.dy, inputs.y), dx)
+
+
+@helper
+def _to_frozen_dx(inputs: Frozen, statistics: Statistics, dx: Data) -> Output:
+    return Output(inputs, ByScale(statistics), goes_past_cache(dx, inputs.dy, inputs.y), dx)
+
+
+@helper
+def _no_residual(absent: None, inputs: Backward, in_cache: bool) -> None:
     return None
 
 
 @helper
-def _to_dresidual(dresidual: Data, inputs: Backward, in_cache: bool) -> Sweep:
+def _to_residual(dresidual: Data, inputs: Backward, in_cache: bool) -> Output:
     x, dy, y, activation = inputs
     past_cache = not in_cache and goes_past_cache(dresidual, x, dy, y)
-    return Sweep(Residual(dy, y, activation), new_coefficients(make_grid(x.shape), x, NONE), past_cache, dresidual)
+    return Output(Residual(dy, y, activation), ByNothing(), past_cache, dresidual)
 
 
 @helper
-def _to_frozen_dx(absent: None, inputs: Backward, statistics: Statistics, dx: Data) -> Sweep:
+def _frozen_dx_of(absent: None, inputs: Backward, statistics: Statistics, dx: Data) -> Output:
     x, dy, y, activation = inputs
-    coefficients = _frozen_coefficients(make_grid(x.shape), x, statistics)
-    return Sweep(Frozen(dy, y, activation), coefficients, goes_past_cache(dx, x, dy, y), dx)
+    return Output(Frozen(dy, y, activation), ByScale(statistics), goes_past_cache(dx, x, dy, y), dx)
 
 
 @helper
-def _to_dresidual_first(dresidual: Data, inputs: Backward, statistics: Statistics, dx: Data) -> Sweep:
-    return _to_dresidual(dresidual, inputs, False)
+def _residual_first(dresidual: Data, inputs: Backward, statistics: Statistics, dx: Data) -> Output:
+    return _to_residual(dresidual, inputs, False)
 
 
 @helper
@@ -489,10 +490,10 @@ def _as_exact(dresidual: Data, inputs: Backward) -> Backward:
     return exact
 
 
-# What fills dresidual, by coefficients that are not used; None where dresidual is.
-_residual_sweep = either(_no_sweep, _to_dresidual)
+# What fills dresidual; None where dresidual is.
+_residual = either(_no_residual, _to_residual)
 # What the frozen backward fills in the sweep that makes the sums: dresidual, or where that is None dx.
-_frozen_sweep = either(_to_frozen_dx, _to_dresidual_first)
+_frozen_meanwhile = either(_frozen_dx_of, _residual_first)
 # The inputs with dresidual for dy behind the activation, where it is given and holds what is not rounded.
 _unless_half = by_precision(_unchanged, _of_dresidual)
 _with_dresidual = either(_unchanged, _as_exact)

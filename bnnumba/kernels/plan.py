@@ -6,13 +6,25 @@ Each thread takes a share of consecutive tasks, and of the data in a sweep: numb
 from typing import NamedTuple
 
 from bnnumba._jit import helper
-from bnnumba.kernels.grid import Grid, Region, ceil_div, chunk_count, chunk_region, quarter, round_up
+from bnnumba.kernels.grid import (
+    Grid,
+    Region,
+    ceil_div,
+    chunk_count,
+    chunk_region,
+    column_repeats,
+    grid_of,
+    quarter,
+    round_up,
+)
 
 GROUP_BYTES = 2**18  # of one array: a group's x, dy and result stay in a core's own cache
 BLOCK = 1024  # elements: read for the sums and stored past the cache in such short turns, both overlap
 ROWS_BLOCK = 4096  # the same of whole rows by column, in each quarter: 4 rows of 64 at a time took up to twice as long
 MOST_SPANS = 4  # of memory in a block: one of each quarter
 LEAST_COLUMNS = 64  # a narrower part of a row would defeat the prefetcher
+STRIP = 2048  # columns of a group: sums and coefficients of more would not stay in cache
+WIDE = 2 * STRIP
 FEATURES_A_THREAD = 4  # fewer could not be shared evenly
 MOST_FEATURES = 64  # by run: the lanes of their sums stay in a core's first cache
 
@@ -22,11 +34,14 @@ class Plan(NamedTuple):
 
     by_groups: a thread makes all the sums of a group of features, and applies them, in one parallel region. Else all
     threads make the sums by chunks of the grid in one region, and apply them in a second.
+    wide: features are so many, and rows so few, that sums alone and results alone are made by groups, too: what is
+    made for each feature would take as long as the data, and would leave the cache.
     group: features per group.
     tile: features per task of the sums; a task is one chunk of them.
     """
 
     by_groups: bool
+    wide: bool
     group: int
     tile: int
 
@@ -38,11 +53,17 @@ def make_plan(grid: Grid, itemsize: int, threads: int) -> Plan:
     if not grid.by_column:
         fitting = GROUP_BYTES // max(1, grid.outer * grid.inner * itemsize)
         by_groups = threads == 1 or feature >= FEATURES_A_THREAD * threads
-        return Plan(by_groups, max(1, min(fitting, feature // threads)), max(1, min(fair, feature, MOST_FEATURES)))
-    tile = feature
-    if chunks < threads and grid.columns == feature:
-        tile = round_up(fair, LEAST_COLUMNS)
-    return Plan(threads == 1 or (chunks == 1 and tile < feature), max(1, tile), max(1, tile))
+        return Plan(
+            by_groups, False, max(1, min(fitting, feature // threads)), max(1, min(fair, feature, MOST_FEATURES))
+        )
+    tile = group = feature
+    if column_repeats(grid) == 1:
+        if chunks < threads:
+            tile = round_up(fair, LEAST_COLUMNS)
+        if chunks == 1:
+            group = min(feature, round_up(ceil_div(tile, max(1, ceil_div(tile, STRIP))), LEAST_COLUMNS))
+    groups = group < feature
+    return Plan(threads == 1 or groups, groups and feature >= WIDE, max(1, group), max(1, tile))
 
 
 @helper
@@ -58,24 +79,24 @@ def group_share(grid: Grid, plan: Plan, threads: int, thread: int) -> tuple[int,
 
 
 @helper
-def group_region(grid: Grid, plan: Plan, group: int) -> Region:
-    """Return all the data of a group of features."""
+def group_grid(grid: Grid, plan: Plan, group: int) -> tuple[int, Grid]:
+    """Return the first feature of a group, and the grid of the group's data."""
     first = group * plan.group
-    return Region(0, grid.rows, 0, first, min(grid.feature, first + plan.group), 0, grid.columns)
+    return first, grid_of(grid, min(plan.group, grid.feature - first))
 
 
 @helper
-def task_share(grid: Grid, plan: Plan, threads: int, thread: int, features: int) -> tuple[int, int]:
-    """Return a thread's tasks of the sums over a number of features."""
-    return share(chunk_count(grid) * ceil_div(features, plan.tile), threads, thread)
+def task_share(grid: Grid, plan: Plan, threads: int, thread: int) -> tuple[int, int]:
+    """Return a thread's tasks of the sums."""
+    return share(chunk_count(grid) * ceil_div(grid.feature, plan.tile), threads, thread)
 
 
 @helper
-def task_region(grid: Grid, plan: Plan, first: int, last: int, task: int) -> tuple[int, Region]:
-    """Return the chunk, and the region, of one task of the sums over the features first..last."""
-    chunk, tile = divmod(task, ceil_div(last - first, plan.tile))
-    start = first + tile * plan.tile
-    return chunk, chunk_region(grid, chunk, start, min(last, start + plan.tile))
+def task_region(grid: Grid, plan: Plan, task: int) -> tuple[int, Region]:
+    """Return the chunk, and the region, of one task of the sums."""
+    chunk, tile = divmod(task, ceil_div(grid.feature, plan.tile))
+    first = tile * plan.tile
+    return chunk, chunk_region(grid, chunk, first, min(grid.feature, first + plan.tile))
 
 
 class Block(NamedTuple):
@@ -95,7 +116,7 @@ def block_shape(grid: Grid, region: Region) -> Block:
     features, columns = max(1, region.last - region.first), max(1, region.column_end - region.column)
     if not grid.by_column:
         return Block(1, 1, BLOCK) if columns > BLOCK else Block(1, min(features, BLOCK // columns), columns)
-    if features == grid.feature and grid.columns <= ROWS_BLOCK:
+    if grid.columns == grid.stride and features == grid.feature and grid.columns <= ROWS_BLOCK:
         return Block(ROWS_BLOCK // max(1, grid.columns), features, columns)
     return Block(1, min(features, BLOCK) if grid.columns == grid.feature else features, columns)
 

@@ -10,7 +10,7 @@ import numpy as np
 from bnnumba._jit import either, helper, loop, method, signed
 from bnnumba._types import Array
 from bnnumba.kernels import by_column, by_run
-from bnnumba.kernels.grid import Grid, Region, span_bounds, span_count
+from bnnumba.kernels.grid import Grid, Region, column_repeats, span_bounds, span_count
 from bnnumba.kernels.plan import (
     MOST_SPANS,
     block_count,
@@ -45,14 +45,14 @@ class Sums(NamedTuple):
 
 
 @helper
-def sum_share(threads: int, thread: int, sums: Sums, first: int, last: int, sweep: Sweep | None) -> None:
-    """Make a thread's share of the sums over the features first..last; and meanwhile of a sweep, if there is one."""
+def sum_share(threads: int, thread: int, sums: Sums, sweep: Sweep | None) -> None:
+    """Make a thread's share of the sums; and meanwhile of a sweep, if there is one."""
     inputs, grid, _, partial = sums
     x = inputs.x
     plan = make_plan(grid, x.itemsize, threads)
-    tasks, end = task_share(grid, plan, threads, thread, last - first)
+    tasks, end = task_share(grid, plan, threads, thread)
     for task in range(tasks, end):
-        chunk, region = task_region(grid, plan, first, last, task)
+        chunk, region = task_region(grid, plan, task)
         own, place = _start_sums(x, grid, region, partial[chunk])
         _sum_region(sweep, sums, region, own, place)
         _finish_sums(x, grid, region, own, partial[chunk])
@@ -102,8 +102,9 @@ def fill_share(threads: int, thread: int, sweep: Sweep, grid: Grid) -> None:
 
 
 @loop
-def fill_region(sweep: Sweep, grid: Grid, region: Region) -> None:
-    """Fill a region of the result."""
+def fill_all(sweep: Sweep, grid: Grid) -> None:
+    """Fill the result of all features of a grid."""
+    region = Region(0, grid.rows, 0, 0, grid.feature, 0, grid.columns)
     spans = span_count(grid, region)
     for turn in range(spans):
         i, end = span_bounds(grid, region, spans - 1 - turn, sweep.out.size)
@@ -116,7 +117,7 @@ def fill_region(sweep: Sweep, grid: Grid, region: Region) -> None:
 @helper
 def _start_sums(x: Array, grid: Grid, region: Region, partial: Array) -> tuple[Array, int]:
     """Make zeros for a region's sums, and tell the place of its first: in `partial`, where a column is a feature."""
-    if grid.by_column and grid.columns == grid.feature:
+    if grid.by_column and column_repeats(grid) == 1:
         partial[:, region.first : region.last] = 0.0
         return partial, region.first
     return new_sums((region.last - region.first) * _sum_columns(grid), x), signed(0)
@@ -125,7 +126,7 @@ def _start_sums(x: Array, grid: Grid, region: Region, partial: Array) -> tuple[A
 @helper
 def _sum_columns(grid: Grid) -> int:
     """Return how many columns of sums each feature has."""
-    return grid.fold * grid.inner if grid.by_column else LANES
+    return column_repeats(grid) if grid.by_column else LANES
 
 
 @loop

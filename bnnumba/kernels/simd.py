@@ -9,6 +9,7 @@ sums are added in one order, and its bits depend neither on the vector width nor
     store(a, i, n, v)   the first n lanes of v to a[i : i + n]; n >= LANES stores a whole vector
     stream(a, i, v)     store(a, i, LANES, v) past the cache, to whole lines or parts of one; complete after fence()
     address(a)          where a[0] is in memory
+    from_element(t, n)  a named tuple, with each of its arrays from element n on: shapes stay, and pass an array's end
     prefetch(a, i)      bring what load(a, i, LANES) would read into cache; i may pass a's end
     splat(s)            the scalar s in every lane
     join(a, b, n)       a in the first n lanes, b in the others

@@ -1,10 +1,10 @@
 """Per-feature work before and after the loops over data: pivots, merged sums, moments and gradients."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba._jit import helper, inlined
+from bnnumba._jit import either, helper, inlined
 from bnnumba._types import Array, Vector
 from bnnumba.kernels.coefficients import (
     Gradients,
@@ -12,13 +12,15 @@ from bnnumba.kernels.coefficients import (
     put,
     put_again,
     put_centres,
+    put_forward,
+    put_frozen,
     reciprocal_std,
     sum_power,
     x_power,
 )
 from bnnumba.kernels.extremes import large, resum, scale_dy, small
-from bnnumba.kernels.formulas import Backward
-from bnnumba.kernels.grid import Grid, chunk_count
+from bnnumba.kernels.formulas import Backward, Forward, Frozen, Residual
+from bnnumba.kernels.grid import Grid, chunk_count, column_repeats
 from bnnumba.kernels.shares import Sums, sum_share
 from bnnumba.kernels.simd import (
     LANES,
@@ -61,11 +63,11 @@ class Samples(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The moments of every feature; rest: what rounding took from the mean."""
+    """The moments of every feature; rest: what rounding took from the mean, or None where that is not wanted."""
 
     mean: Array
     var: Array
-    rest: Array
+    rest: Any
 
 
 # ---- room for what each column has: by column, one of each element of a (folded) row; by run, one of each feature
@@ -93,18 +95,9 @@ def new_partial(grid: Grid, x: Array) -> Array:
 
 
 @helper
-def column_repeats(grid: Grid) -> int:
-    """Return how many columns each feature has."""
-    return grid.fold * grid.inner if grid.by_column else 1
-
-
-@helper
-def to_columns(row: Array, grid: Grid, first: int, last: int) -> None:
-    """Give each feature's value in row[first:last] to all its columns, and the first columns' to those past the end.
-
-    Features have one column each where a thread has not all of them.
-    """
-    if not grid.by_column or last - first < grid.feature:
+def to_columns(row: Array, grid: Grid) -> None:
+    """Give each feature's value to all its columns, and the first columns' to those past the end."""
+    if not grid.by_column:
         return
     if grid.inner > 1:
         for f in range(grid.feature - 1, -1, -1):
@@ -118,17 +111,74 @@ def to_columns(row: Array, grid: Grid, first: int, last: int) -> None:
 
 
 @helper
-def to_all_columns(coefficients: Array, rows: tuple[int, int], grid: Grid, first: int, last: int) -> None:
+def to_all_columns(coefficients: Array, rows: tuple[int, int], grid: Grid) -> None:
     """Give the values of some rows, the first and the one behind the last, to all columns."""
     for row in coefficients[rows[0] : rows[1]]:
-        to_columns(row, grid, first, last)
+        to_columns(row, grid)
 
 
 @helper
-def centre(statistics: Statistics, grid: Grid, first: int, last: int, centres: Array) -> None:
-    """Fill the centres of all columns of the features first..last."""
-    put_centres(statistics.beta, statistics, first, last, centres)
-    to_all_columns(centres, CENTRES if statistics.beta is None else WITH_Y, grid, first, last)
+def centres_of(statistics: Statistics, grid: Grid, x: Array) -> Array:
+    """Make the centres of all columns."""
+    centres = new_coefficients(grid, x, BACKWARD)
+    put_centres(statistics.beta, statistics, grid.feature, centres)
+    to_all_columns(centres, CENTRES if statistics.beta is None else WITH_Y, grid)
+    return centres
+
+
+# ---- what a result's coefficients are made of
+
+
+class ByMoments(NamedTuple):
+    """y's: the moments, gamma and beta."""
+
+    statistics: Statistics
+
+    @helper
+    def coefficients(self, inputs: Forward, grid: Grid) -> Array:
+        """Make the coefficients of all columns."""
+        out = new_coefficients(grid, inputs.x, FORWARD)
+        put_forward(self.statistics, grid.feature, out)
+        to_all_columns(out, FORWARD, grid)
+        return out
+
+
+class ByGradients(NamedTuple):
+    """dx's: those, and the gradient sums."""
+
+    statistics: Statistics
+    gradients: Gradients
+
+    @helper
+    def coefficients(self, inputs: Backward, grid: Grid) -> Array:
+        """Make the coefficients of all columns."""
+        out = new_coefficients(grid, inputs.x, BACKWARD)
+        put_backward(inputs, self.statistics, self.gradients, grid.feature, out)
+        to_all_columns(out, BACKWARD, grid)
+        return out
+
+
+class ByScale(NamedTuple):
+    """The frozen dx's: gamma and the variance."""
+
+    statistics: Statistics
+
+    @helper
+    def coefficients(self, inputs: Frozen, grid: Grid) -> Array:
+        """Make the coefficients of all columns."""
+        out = new_coefficients(grid, inputs.dy, FORWARD)
+        put_frozen(self.statistics, grid.feature, out)
+        to_all_columns(out, FORWARD, grid)
+        return out
+
+
+class ByNothing(NamedTuple):
+    """dresidual's: it has none."""
+
+    @helper
+    def coefficients(self, inputs: Residual, grid: Grid) -> Array:
+        """Make none."""
+        return new_coefficients(grid, inputs.dy, NONE)
 
 
 # ---- moments
@@ -139,7 +189,10 @@ def samples(x: Array) -> Samples:
     """Choose a few positions, spread evenly over the data."""
     count = x.shape[0] * x.shape[2]
     taken = min(SAMPLES_64 if is_double(x) else SAMPLES_32, count)
-    return Samples(np.arange(taken) * count // taken, np.ones(taken), float(count))
+    positions, weights = np.empty(taken, np.int64), np.empty(taken)
+    for k in range(taken):
+        positions[k], weights[k] = k * count // taken, 1.0
+    return Samples(positions, weights, float(count))
 
 
 @helper
@@ -165,48 +218,61 @@ def weighted_samples(x: Array, weights: Array, total: float) -> Samples:
     return Samples(positions, most, total)
 
 
+@helper
+def _new_rest(absent: None, features: int) -> Array:
+    return np.empty(features)
+
+
+@helper
+def _given_rest(rest: Array, features: int) -> Array:
+    return rest
+
+
+rest_of = either(_new_rest, _given_rest)
+
+
 @inlined
-def sum_moments(
-    each: EachThread, threads: int, sums: Sums, taken: Samples, first: int, last: int, results: Results
-) -> None:
-    """Fill the moments of the features first..last; sum twice, where the pivot turns out to be far from the mean."""
-    x, grid, pivot = sums.inputs.x, sums.grid, np.empty(sums.grid.feature)
-    _sample_means(x, taken, first, last, pivot, results.rest)
+def sum_moments(each: EachThread, threads: int, sums: Sums, taken: Samples, results: Results) -> None:
+    """Fill the moments of all features; sum twice, where the pivot turns out to be far from the mean."""
+    grid, features = sums.grid, sums.grid.feature
+    pivot, rest = np.empty(features), rest_of(results.rest, features)
+    _sample_means(sums.inputs.x, taken, pivot, rest)
     for _ in range(2):
         row = sums.centres[0]
-        for f in range(first, last):
+        for f in range(features):
             row[f] = pivot[f]
-        to_columns(row, grid, first, last)
-        each(sum_share, threads, (sums, first, last, None))
-        if not _finish_moments(sums, taken.number, first, last, pivot, results):
+        to_columns(row, grid)
+        each(sum_share, threads, (sums, None))
+        if not _finish_moments(sums, taken.number, pivot, Results(results.mean, results.var, rest)):
             break
 
 
 @helper
-def _sample_means(x: Array, taken: Samples, first: int, last: int, pivot: Array, rest: Array) -> None:
+def _sample_means(x: Array, taken: Samples, pivot: Array, rest: Array) -> None:
     """Put in `pivot` a value near each feature's mean: the mean of the samples.
 
     It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
     """
     _, feature, inner = x.shape
+    weights = 0.0
     for k in range(taken.positions.size):
         o, i = divmod(taken.positions[k], inner)
         weight = taken.weights[k]
-        for f in range(first, last):
+        weights += weight
+        for f in range(pivot.size):
             if k == 0:
                 pivot[f], rest[f] = element(x, (o * feature + f) * inner + i), 0.0
             elif weight != 0.0:
                 rest[f] += weight * (element(x, (o * feature + f) * inner + i) - pivot[f])
-    weights = taken.weights.sum()
-    for f in range(first, last):
+    for f in range(pivot.size):
         pivot[f] += rest[f] / weights
 
 
 @helper
-def _merge(partial: Array, x: Array, first: int, last: int) -> None:
+def _merge(partial: Array, x: Array) -> None:
     """Add up the chunks of each feature of x, in the grid's order, into partial[0]."""
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
+    for f in range(0, partial.shape[2], LANES):
+        n = min(LANES, partial.shape[2] - f)
         sum_a, sum_ab, excess_a, excess_ab = get_sums(partial[0], f, n, x)
         for chunk in range(1, partial.shape[0]):
             a, ab, less_a, less_ab = get_sums(partial[chunk], f, n, x)
@@ -216,7 +282,7 @@ def _merge(partial: Array, x: Array, first: int, last: int) -> None:
 
 
 @helper
-def _finish_moments(sums: Sums, number: float, first: int, last: int, pivot: Array, results: Results) -> bool:
+def _finish_moments(sums: Sums, number: float, pivot: Array, results: Results) -> bool:
     """Turn the sums of d = x - pivot and d*d into moments. number: of values per feature, or the sum of the weights.
 
     Where the pivot was so far from the mean that var lost digits, put the mean there and return True: the sums must be
@@ -224,12 +290,12 @@ def _finish_moments(sums: Sums, number: float, first: int, last: int, pivot: Arr
     """
     x, partial = sums.inputs.x, sums.partial
     mean, var, rest = results
-    _merge(partial, x, first, last)
+    _merge(partial, x)
     count, zero, nan = splat(number), splat(0.0), splat(np.nan)
     far = splat(FAR_64 if is_double(x) else FAR_32)
     again = False
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
+    for f in range(0, pivot.size, LANES):
+        n = min(LANES, pivot.size - f)
         total_d, sum_dd, excess_d, excess_dd = get_sums(partial[0], f, n, x)
         sum_d: Vector = total_d - excess_d
         excess_d = (sum_d - total_d) + excess_d
@@ -259,16 +325,14 @@ def _finish_moments(sums: Sums, number: float, first: int, last: int, pivot: Arr
 
 
 @helper
-def finish_gradients(
-    sums: Sums, statistics: Statistics, first: int, last: int, gradients: Gradients, of_x: bool
-) -> None:
+def finish_gradients(sums: Sums, statistics: Statistics, gradients: Gradients, of_x: bool) -> None:
     """Turn the sums of dy and dy*(x - mean_hi)*x_power into dbeta and dgamma. of_x: whether the moments are x's."""
-    x, partial = sums.inputs.x, sums.partial
+    x, partial, features = sums.inputs.x, sums.partial, sums.grid.feature
     mean, var = statistics.mean, statistics.var
     dgamma, dbeta = gradients
-    _merge(partial, x, first, last)
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
+    _merge(partial, x)
+    for f in range(0, features, LANES):
+        n = min(LANES, features - f)
         sum_dy, sum_product, excess_dy, excess_product = get_sums(partial[0], f, n, x)
         total: Vector = sum_dy - excess_dy
         product: Vector = sum_product - excess_product
@@ -282,19 +346,17 @@ def finish_gradients(
 
 
 @helper
-def put_backward(
-    inputs: Backward, statistics: Statistics, gradients: Gradients, first: int, last: int, out: Array
-) -> None:
+def put_backward(inputs: Backward, statistics: Statistics, gradients: Gradients, features: int, out: Array) -> None:
     """Fill x_power and mean_hi, what makes y again where there is a beta, and a, b, dy_power and factor.
 
     They are for dx = (dy*dy_power + (a + b*(x - mean_hi)*x_power))*factor.
     """
-    put_again(statistics.beta, statistics, first, last, out)
+    put_again(statistics.beta, statistics, features, out)
     dgamma, dbeta = gradients
     x, epsilon = inputs.x, statistics.epsilon
     count = x.shape[0] * x.shape[2]
-    for f in range(first, last, LANES):
-        n = min(LANES, last - f)
+    for f in range(0, features, LANES):
+        n = min(LANES, features - f)
         variance, mean, gamma = load(statistics.var, f, n), load(statistics.mean, f, n), load(statistics.gamma, f, n)
         rstd, size = reciprocal_std(variance, epsilon), binade(load(dgamma, f, n)) + binade(load(dbeta, f, n))
         power: Vector = splat(1.0)

@@ -34,7 +34,7 @@ def _add_rows(inputs: WeightedBatch, grid: Grid, region: Region, pivots: Array, 
         if weight != 0.0:
             for f in range(region.first, region.last, LANES):
                 n, j = min(LANES, region.last - f), place + f - region.first
-                term = _term(splat(weight), x, r * grid.columns + f, n, load(pivots, f, n))
+                term = _term(splat(weight), x, r * grid.stride + f, n, load(pivots, f, n))
                 put_sums(sums, j, n, add_term(term, get_sums(sums, j, n, x), x), x)
 
 
@@ -45,7 +45,7 @@ def _add_runs(inputs: WeightedBatch, grid: Grid, region: Region, pivots: Array, 
         for f in range(region.first, region.last):
             j = place + (f - region.first) * LANES
             pivot, totals = splat(pivots[0, f]), get_sums(sums, j, LANES, x)
-            run = (o * grid.feature + f) * grid.inner
+            run = o * grid.stride + f * grid.inner
             for c in range(region.column, region.column_end, LANES):
                 n = min(LANES, region.column_end - c)
                 term = _term(load(weights, o * grid.inner + c, n), x, run + c, n, pivot)
