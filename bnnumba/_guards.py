@@ -10,10 +10,16 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from numba import typeof, types
+from numba import from_dtype, typeof, types
+
+from bnnumba.kernels import _integers
 
 FLOATS = types.float32, types.float64
 HALVES = types.uint16, types.int16
+INTEGERS = (
+    *(types.int8, types.uint8, types.int32, types.uint32, types.int64, types.uint64),
+    *(from_dtype(_integers.INT16), from_dtype(_integers.UINT16)),
+)
 
 
 class ArrayKind(NamedTuple):
@@ -57,13 +63,16 @@ class ScalarKind(NamedTuple):
 
 
 DATA = "float32, float64, or float16 and bfloat16 as uint16 and int16"
+NUMBERS = f"{DATA}; or integers, of 16 bits as records"
 DOUBLE = (types.float64,)
 POSITIONS, FEATURES, ROWS = ("outer", "feature", "inner"), ("feature",), ("4", "feature")
 KINDS: dict[str, ArrayKind | ScalarKind] = {
     "Data": ArrayKind(POSITIONS, FLOATS + HALVES, DATA),
+    "Numbers": ArrayKind(POSITIONS, FLOATS + HALVES + INTEGERS, NUMBERS),
     "Result": ArrayKind(POSITIONS, FLOATS + HALVES, DATA, filled=True),
     "Change": ArrayKind(POSITIONS, FLOATS, "x's dtype; of half precision float32", filled=True),
     "Weights": ArrayKind(("outer", "1", "inner"), DOUBLE, "float64"),
+    "Cells": ArrayKind(POSITIONS, DOUBLE, "float64"),
     "Features": ArrayKind(FEATURES, DOUBLE, "float64"),
     "FeatureResult": ArrayKind(FEATURES, DOUBLE, "float64", filled=True),
     "Moving": ArrayKind(FEATURES, FLOATS, "float32 or float64", filled=True),
@@ -149,11 +158,13 @@ def _check_dtypes(kernel: FunctionType, named: dict[str, Any]) -> None:
     first, dtype = "", None
     for name, given in named.items():
         kind = kind_of(kernel, name)[0]
-        if kind not in (KINDS["Data"], KINDS["Result"], KINDS["Change"]) or _is_none(given):
+        if kind not in (KINDS["Data"], KINDS["Numbers"], KINDS["Result"], KINDS["Change"]) or _is_none(given):
             continue
+        if given.dtype in INTEGERS:  # the result is of floats
+            return
         if dtype is None:
             first, dtype = name, given.dtype
-        rounded = kind is not KINDS["Data"] and types.float64 not in (dtype, given.dtype)
+        rounded = kind not in (KINDS["Data"], KINDS["Numbers"]) and types.float64 not in (dtype, given.dtype)
         if given.dtype != dtype and not rounded:
             raise TypeError(f"{kernel.__name__}: {name} must have the dtype of {first}, {dtype}, got {given.dtype}")
 

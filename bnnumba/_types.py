@@ -12,9 +12,11 @@ SampleWeight = npt.NDArray[np.floating[Any] | np.integer[Any]]
 
 # Arguments of the kernels: `_guards` tells what each is.
 Data = Array
+Numbers = Array
 Result = Array
 Change = Array
 Weights = Array
+Cells = Array
 Features = Array
 FeatureResult = Array
 Moving = Array

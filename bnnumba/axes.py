@@ -15,8 +15,10 @@ import numpy as np
 
 from bnnumba import buffers, checks
 from bnnumba._types import Array
+from bnnumba.kernels import _integers
 
 DOUBLE = np.dtype(np.float64)
+AS = {"e": np.dtype(np.uint16), "h": _integers.INT16, "H": _integers.UINT16, "?": np.dtype(np.uint8)}  # by dtype
 
 
 class View(NamedTuple):
@@ -67,11 +69,14 @@ class View(NamedTuple):
             return _constant(self.shape[1], default)
         return self.flatten(checks.features(name, value, self.feature_shape))
 
-    def of_positions(self, weights: Array, x: Array) -> Array:
-        """What broadcasts to x, and is 1 along its feature axes, as (outer, 1, inner) and float64."""
-        sizes = [1 if axis in self.feature_axes else size for axis, size in enumerate(x.shape)]
+    def of_weights(self, weights: Array, x: Array) -> Array:
+        """What has x's axes and broadcasts to it, in float64: (outer, 1, inner), or where it varies by feature as x."""
+        outer, feature, inner = self.shape
+        sizes = list(x.shape)
+        if all(weights.shape[axis] == 1 for axis in self.feature_axes):
+            feature, sizes = 1, [1 if axis in self.feature_axes else size for axis, size in enumerate(sizes)]
         turned = self._turned(np.broadcast_to(weights, sizes))
-        return np.array(turned, np.float64, order="C").reshape(self.shape[0], 1, self.shape[2])
+        return np.array(turned, np.float64, order="C").reshape(outer, feature, inner)
 
     def new_features(self) -> tuple[Array, Array]:
         """Two flat arrays for a kernel's results."""
@@ -99,9 +104,9 @@ def canonical_view(x: Array, feature_axis: Any, name: str = "feature_axis") -> V
     return _view(x.shape, x.strides, axis, name)
 
 
-def empty_like(x: Array) -> Array:
-    """A new array of x's shape and memory order, in native byte order."""
-    return buffers.empty_like(x, _native(x))
+def empty_like(x: Array, dtype: np.dtype[Any] | None = None) -> Array:
+    """A new array of x's shape and memory order, in native byte order; of x's dtype unless another is given."""
+    return buffers.empty_like(x, _native(x) if dtype is None else dtype)
 
 
 def flat_copy(array: Array) -> Array:
@@ -157,10 +162,14 @@ def _ready(array: Array) -> bool:
 
 
 def _bits(array: Array) -> Array:
-    """Half precision as the integers that the kernels take for it; anything else as it is."""
-    if array.itemsize != 2:
+    """Half precision, 16-bit integers and bool as the kernels take them; anything else as it is."""
+    if array.itemsize > 2:
         return array
-    kind = np.dtype(np.uint16 if array.dtype.char == "e" else np.int16)
+    kind = AS.get(array.dtype.char)
+    if kind is None:
+        if array.itemsize == 1:
+            return array
+        kind = np.dtype(np.int16)  # of bfloat16, whose letter is of no meaning
     return array.view(kind if array.dtype.isnative else kind.newbyteorder())
 
 

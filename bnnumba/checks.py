@@ -67,11 +67,15 @@ def _is_honest(array: Array) -> bool:
     return said == (plain.shape, plain.dtype, plain.ndim, plain.size, plain.strides)
 
 
-def data(name: str, value: object) -> Array:
-    """An array of data: at least 1-D, float32, float64, float16 or bfloat16 in any byte order."""
+def data(name: str, value: object, integers: bool = False) -> Array:
+    """An array of data: at least 1-D, float32, float64, float16 or bfloat16 in any byte order; or of integers, bool."""
     array = numpy_array(name, value)
     if array.dtype.char not in DATA_CHARS and array.dtype.name != "bfloat16":
-        raise TypeError(f"{name} must be float32, float64, float16 or bfloat16, got {array.dtype}")
+        whole = array.dtype.kind in "biu"
+        if not (whole and integers):
+            cure = f": integers train only as floats: {name}.astype(np.float32)" if whole else ""
+            expected = "float32, float64, float16 or bfloat16" + (", bool or integers" if integers else "")
+            raise TypeError(f"{name} must be {expected}, got {array.dtype}{cure}")
     if array.ndim == 0:
         raise TypeError(f"{name} must have at least one axis, got a 0-d array")
     return array
@@ -87,8 +91,8 @@ def like(name: str, value: object, x: Array) -> Array:
     return array
 
 
-def positions(mask: Any, sample_weight: Any, shape: tuple[int, ...], feature_axes: tuple[int, ...]) -> Array:
-    """A mask or weights of x's positions, one of the two, as an array with x's number of axes."""
+def weights(mask: Any, sample_weight: Any, shape: tuple[int, ...]) -> Array:
+    """A mask or weights, one of the two, that broadcasts to x's shape, as an array with x's number of axes."""
     if mask is not None and sample_weight is not None:
         raise ValueError("mask must be None where sample_weight is given")
     name, value = ("mask", mask) if sample_weight is None else ("sample_weight", sample_weight)
@@ -99,9 +103,8 @@ def positions(mask: Any, sample_weight: Any, shape: tuple[int, ...], feature_axe
         hint = ": give it as mask" if array.dtype == np.bool_ else ""
         raise TypeError(f"sample_weight must be an array of real numbers, got {array.dtype}{hint}")
     sizes = (1,) * (len(shape) - array.ndim) + array.shape
-    allowed = tuple(1 if axis in feature_axes else size for axis, size in enumerate(shape))
-    if len(sizes) != len(shape) or any(size not in (1, most) for size, most in zip(sizes, allowed, strict=True)):
-        raise ValueError(f"{name} must broadcast to shape {allowed}, 1 along the feature axes, got {array.shape}")
+    if len(sizes) != len(shape) or any(size not in (1, most) for size, most in zip(sizes, shape, strict=True)):
+        raise ValueError(f"{name} must broadcast to x's shape {shape}, got {array.shape}")
     if name == "sample_weight" and not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError("sample_weight must be finite and >= 0 everywhere")
     return array.reshape(sizes)
@@ -222,7 +225,12 @@ def moments(name: str, value: Any, kind: Any) -> None:
     mean, var, count = value
     features(f"{name}.mean", mean, np.shape(mean))
     features(f"{name}.var", var, np.shape(mean))
-    not_negative(f"{name}.count", count)
+    if not isinstance(count, np.ndarray):
+        not_negative(f"{name}.count", count)
+    elif (
+        count.shape != np.shape(mean) or count.dtype.kind not in "iuf" or not (np.isfinite(count) & (count >= 0)).all()
+    ):
+        raise ValueError(f"{name}.count must be finite and >= 0, of the feature shape, got {described(count)}")
 
 
 def instance(name: str, value: object, kind: type) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 
-from bnnumba import axes, checks, forms, functional
+from bnnumba import axes, checks, forms, functional, integers, missing
 from bnnumba._types import Array
 from bnnumba.activations import Activation, activation_of
 from bnnumba.pairs import Pair
@@ -25,17 +25,21 @@ except ModuleNotFoundError as error:
 FAN_IN = 16  # moments that a task merges, at most: few are held at once
 
 
-def moments(array: Any, feature_axis: int | tuple[int, ...] = -1) -> Moments:
+def moments(
+    array: Any, feature_axis: int | tuple[int, ...] = -1, *, nan_policy: functional.NanPolicy = "propagate"
+) -> Moments:
     """Compute the mean and the population variance of every feature, by the scheduler or the client that is current.
 
         mean = sum(x)/count    var = sum((x - mean)**2)/count
 
     Parameters
     ----------
-    array : dask array, at least 1-D, of float32, float64, float16 or bfloat16, in any chunks
+    array : dask array, at least 1-D, of float32, float64, float16, bfloat16, bool or integers, in any chunks
         Chunks may be empty, and of unknown sizes along the reduced axes.
     feature_axis : int or tuple of ints
         The axes that are kept; all the others are reduced.
+    nan_policy : "propagate", "omit" or "raise"
+        As for `bnnumba.moments`.
 
     Returns
     -------
@@ -55,9 +59,10 @@ def moments(array: Any, feature_axis: int | tuple[int, ...] = -1) -> Moments:
     thread alone. A chunk that is not in C order is copied.
     """
     kept, _ = _features(array, feature_axis)
+    missing.omits_nan(nan_policy, np.empty(0))
     merged = dask.array.reduction(  # whose blocks are Moments, as those of Dask's own variance are dicts in between
         array,
-        _chunk_moments,
+        partial(_chunk_moments, nan_policy=nan_policy),
         _merged,
         axis=tuple(axis for axis in range(array.ndim) if axis not in kept),
         dtype=object,
@@ -127,7 +132,7 @@ def normalize(
         feature_axis=kept,
         epsilon=epsilon,
         activation=activation,
-        meta=axes.empty_like(array._meta),
+        meta=axes.empty_like(array._meta, _result_dtype(array._meta, residual)),
         align_arrays=False,
     )
 
@@ -147,13 +152,15 @@ def _chunked(features: Any, chunks: tuple[tuple[int, ...], ...]) -> Any:
     return dask.array.from_array(np.array(features, np.float64), chunks)
 
 
-def _chunk_moments(x: Array, axis: tuple[int, ...], computing_meta: bool = False, **_: Any) -> Any:
+def _chunk_moments(
+    x: Array, axis: tuple[int, ...], nan_policy: functional.NanPolicy, computing_meta: bool = False, **_: Any
+) -> Any:
     """The moments of a chunk, in C order: its own may change when it travels, and the order of sums with it."""
     if computing_meta:  # Dask wants any array
         return x
     kept = tuple(each for each in range(x.ndim) if each not in axis)
     with forms.without_threads():  # Dask has a task for each core
-        return functional.moments(np.asanyarray(x, order="C"), kept)
+        return functional.moments(np.asanyarray(x, order="C"), kept, nan_policy=nan_policy)
 
 
 def _merged(parts: Any, **_: Any) -> Moments:
@@ -174,13 +181,22 @@ def _joined(parts: tuple[Moments, ...], chunks: tuple[tuple[int, ...], ...]) -> 
     mean, mean_low, var, var_low = (np.empty(tuple(map(sum, chunks))) for _ in range(4))
     for place, part in zip(slices_from_chunks(chunks), parts, strict=True):
         (mean[place], mean_low[place]), (var[place], var_low[place]) = part.spread
-    return Moments.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), parts[0].count)
+    count = parts[0].count
+    if isinstance(count, np.ndarray):
+        count = np.empty(mean.shape, count.dtype)
+        for place, part in zip(slices_from_chunks(chunks), parts, strict=True):
+            count[place] = part.count
+    return Moments.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), count)
+
+
+def _result_dtype(x: Array, residual: Any) -> np.dtype[Any] | None:
+    return integers.result_dtype(x, None, residual) if x.dtype.kind in "biu" else None
 
 
 def _check_data(name: str, value: Any) -> None:
     if not isinstance(value, dask.array.Array):
         raise TypeError(f"{name} must be a dask array, got {checks.described(value)}")
-    checks.data(f"each chunk of {name}", value._meta)
+    checks.data(f"each chunk of {name}", value._meta, integers=True)
 
 
 def _known_sizes(name: str, shape: tuple[float, ...]) -> tuple[int, ...]:

@@ -61,9 +61,11 @@ def _version(kernel: Kernel, key: Any, arguments: tuple[Any, ...]) -> Kernel:
     return version
 
 
-def _kind(optional: Any) -> Any:
-    """What tells the type of an optional argument: an array's dtype, as dresidual may be wider than the data."""
-    return optional.dtype.char if isinstance(optional, np.ndarray) else type(optional)
+def _kind(argument: Any) -> Any:
+    """What tells the type of an argument: an array's dtype, as a result's may be another than the data's."""
+    if not isinstance(argument, np.ndarray):
+        return type(argument)
+    return argument.dtype.names or argument.dtype.char
 
 
 def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
@@ -76,7 +78,7 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
         x, key = arguments[0], None
         if len(arguments) > required:  # all others have the types that `axes` makes them have
             arguments = *arguments, *(None,) * (len(parameters) - len(arguments))
-            key = x.dtype.char, *map(_kind, arguments[required:])
+            key = tuple(map(_kind, arguments))
         return run_either(alone, together, x.nbytes < least, arguments, key)
 
     return kernel
@@ -84,6 +86,7 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
 
 moments_and_rest_into = _either_form("moments_and_rest_into")
 weighted_moments_into = _either_form("weighted_moments_into")
+cell_moments_into = _either_form("cell_moments_into")
 normalize = _either_form("normalize", THREADED_NORMALIZE_BYTES)
 batch_norm_into = _either_form("batch_norm_into")
 gradient_sums_into = _either_form("gradient_sums_into")

@@ -7,7 +7,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
-from bnnumba import axes, checks, direct, extreme, forms, outputs, weighted
+from bnnumba import axes, checks, direct, extreme, forms, integers, missing, outputs, weighted
 from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.activations import Activation, activation_of
 from bnnumba.kernels import coefficients, serial
@@ -16,6 +16,7 @@ from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
 from bnnumba.weighted import weights_of
 
+NanPolicy = Literal["propagate", "omit", "raise"]
 MOST_COUNTED = 2**62  # past that, count/(count - 1) is 1
 
 Dx = TypeVar("Dx", Array, None, Array | None)
@@ -49,6 +50,7 @@ def moments(
     *,
     mask: Mask | None = None,
     sample_weight: SampleWeight | None = None,
+    nan_policy: NanPolicy = "propagate",
 ) -> Moments:
     """Compute the mean and the population variance of every feature.
 
@@ -57,20 +59,24 @@ def moments(
 
     Parameters
     ----------
-    x : array, at least 1-D, float32, float64, float16 or bfloat16, any strides
+    x : array, at least 1-D, float32, float64, float16, bfloat16, bool or integers, any strides
+        Integers are read as they are, without a copy as floats.
     feature_axis : int or tuple of ints
         The axes that are kept; all the others are reduced. NumPy's `axis` is the opposite.
-    mask : array of bool, optional
-        Which positions along the reduced axes are reduced. It broadcasts to x and has size 1 along the feature axes.
-    sample_weight : array of real numbers, finite and >= 0, of such a shape, instead of a mask
-        How much each position counts. Where it is 0, or the mask is False, x may be anything, NaN too.
+    mask : array of bool that broadcasts to x, optional
+        Which values are reduced. With size 1 along the feature axes it tells positions, which all features share.
+    sample_weight : array of real numbers, finite and >= 0, that broadcasts to x, instead of a mask
+        How much each value counts. Where it is 0, or the mask is False, x may be anything, NaN too.
+    nan_policy : "propagate", "omit" or "raise"
+        What NaN does: makes its feature's moments NaN, does not count, or is a ValueError.
 
     Returns
     -------
     Moments
         mean and var, float64, of the feature shape (x's sizes along the feature axes, in x's own order of axes), and
-        count, the number of values reduced per feature, or the sum of the weights, a float. With count = 0 mean and var
-        are 0.
+        count, the number of values reduced per feature, or the sum of the weights, a float. With "omit", or a mask or
+        weights that vary along the feature axes, count is an array of the feature shape, int64 or float64. With
+        count = 0 mean and var are 0.
 
     Raises
     ------
@@ -85,18 +91,18 @@ def moments(
     Sums are float64, of data shifted by a value near the mean (Chan, Golub, LeVeque 1983), so that a large offset costs
     no digits. `bnnumba.axes` says when x is copied.
     """
-    x = checks.data("x", x)
+    x = checks.data("x", x, integers=True)
     view = axes.canonical_view(x, feature_axis)
-    weights = weights_of(view, x, mask, sample_weight)
+    weights, omit = weights_of(view, x, mask, sample_weight), missing.omits_nan(nan_policy, x)
     mean, var = view.new_features()
     rest = np.empty_like(mean)
-    count: int | float = view.reduced
-    if weights is None:
+    count: Any = view.reduced
+    if weights is None and not omit:
         forms.moments_and_rest_into(view.of(x), mean, var, rest)
     else:
-        count = weighted.moments_into(view.of(x), weights, mean, var, rest)
+        count = weighted.moments_into(view.of(x), weights, omit, mean, var, rest)
     mean, var, rest = (view.unflatten(each) for each in (mean, var, rest))
-    return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), count)
+    return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), _unflattened(view, count))
 
 
 def normalize(
@@ -110,49 +116,64 @@ def normalize(
     epsilon: float = 1e-3,
     activation: Activation | None = None,
     residual: Array | None = None,
+    nan_policy: Literal["propagate", "raise"] = "propagate",
+    dtype: Any = None,
     out: Array | None = None,
 ) -> Array:
-    """Normalize x by a given mean and variance: inference, with moving statistics.
+    """Normalize x by a given mean and variance: inference, with moving statistics, or standardization.
 
         y = act(gamma * (x - mean) * rstd + beta + residual)    rstd = 1/sqrt(var + epsilon)
 
     Parameters
     ----------
-    x : array, at least 1-D, float32, float64, float16 or bfloat16, any strides
+    x : array, at least 1-D, float32, float64, float16, bfloat16, bool or integers, any strides
+        Integers are read as they are, without a copy as floats; they take no residual.
     mean, var : float arrays of the feature shape
     gamma, beta : float arrays of the feature shape, or None for 1 and 0
     feature_axis : int or tuple of ints
         The axes that mean, var, gamma and beta belong to.
     epsilon : real number >= 0
-        Added to var. Where var + epsilon is 0, rstd is taken as 0.
+        Added to var: 1e-3 is a layer's, and hides what data of a small scale has; 0 standardizes. Where var + epsilon
+        is 0, rstd is taken as 0.
     activation : None, a name or an instance of `bnnumba.activations`
         None: act(v) = v. All leave NaN as it is.
     residual : array of x's shape and dtype, in any memory order, or None for 0
-    out : array of x's shape and dtype, optional
+    nan_policy : "propagate" or "raise"
+        What NaN in x does: stays NaN, or is a ValueError.
+    dtype : the result's dtype, for integers only: float32, float64, float16 or bfloat16
+        None: float32 for bool and integers of 8 and 16 bits, float64 for wider ones.
+    out : array of x's shape and the result's dtype, optional
         Takes the result. It may be x itself or residual itself; otherwise it shares no memory with an input.
 
     Returns
     -------
     array
-        y, of x's shape, dtype and memory order, or `out`.
+        y, of x's shape, dtype (of integers see dtype) and memory order, or `out`.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is not as above; nothing has then been written.
     """
-    if activation is None and residual is None:
+    if activation is None and residual is None and dtype is None and nan_policy == "propagate":
         found = direct.normalize(x, mean, var, gamma, beta, feature_axis, epsilon, out)
         if found is not None:
             return found
-    x = checks.data("x", x)
+    x = checks.data("x", x, integers=True)
     view = axes.canonical_view(x, feature_axis)
     statistics = view.parameter("mean", mean), view.parameter("var", var)
     scale, offset = view.parameter("gamma", gamma, 1.0), view.parameter("beta", beta, 0.0)
     epsilon = checks.epsilon(epsilon)
+    missing.allows_nan(nan_policy, x)
+    others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
+    if x.dtype.kind in "biu":
+        result_dtype = integers.result_dtype(x, dtype, residual)
+        y = axes.empty_like(x, result_dtype) if out is None else integers.output(out, x, result_dtype, others)
+        integers.normalize_into(view, x, (*statistics, scale, offset, epsilon), activation_of(activation), y)
+        return y
+    integers.no_dtype(dtype, x)
     inputs = {"x": x} if residual is None else {"x": x, "residual": checks.like("residual", residual, x)}
     act = activation_of(activation)
-    others = {"mean": mean, "var": var, "gamma": gamma, "beta": beta}
     y = axes.empty_like(x) if out is None else output(out, x, inputs, others)
     result = view.for_result(y)
     _normalize(view.of(x), (*statistics, scale, offset, epsilon), result, _behind(view, residual, act))
@@ -181,7 +202,7 @@ def batch_norm(
     x, gamma, beta, feature_axis, epsilon, activation, residual, out
         As for `normalize`. With out=x, x is gone: `batch_norm_backward` can then not be called.
     mask, sample_weight
-        As for `moments`. y is made at every position; with count = 0 it is act(beta + residual).
+        As for `moments`. y is made of every value; of a feature with count = 0 it is act(beta + residual).
 
     Returns
     -------
@@ -214,7 +235,7 @@ def batch_norm(
     y = axes.empty_like(x) if out is None else output(out, x, inputs, others)
     given, result, behind = view.of(x), view.for_result(y), _behind(view, residual, act)
     mean, var = view.new_features()
-    count: int | float = view.reduced
+    count: Any = view.reduced
     if weights is None and extreme.ordinary_gamma(scale, given):
         forms.batch_norm_into(given, scale, offset, epsilon, result, mean, var, *behind)
     else:
@@ -222,9 +243,10 @@ def batch_norm(
         if weights is None:
             forms.moments_and_rest_into(given, mean, var, rest)
         else:
-            count = weighted.moments_into(given, weights, mean, var, rest)
+            count = weighted.moments_into(given, weights, False, mean, var, rest)
         _normalize(weighted.counted(given, count), (mean, var, scale, offset, epsilon), result, behind)
-    return view.deliver(result, y), Moments(view.unflatten(mean), view.unflatten(var), count)
+    batch = Moments(view.unflatten(mean), view.unflatten(var), _unflattened(view, count))
+    return view.deliver(result, y), batch
 
 
 @overload
@@ -462,7 +484,7 @@ def update_moving(
     checks.moments("moments", moments, Moments)
     momentum, ddof, shape = checks.momentum(momentum), checks.ddof(ddof), moments.mean.shape
     skip_nonfinite = checks.flag("skip_nonfinite", skip_nonfinite)
-    checks.no_ddof(ddof, not hasattr(moments.count, "__index__"))
+    checks.no_ddof(ddof, np.asarray(moments.count).dtype.kind == "f")
     moving_mean, moving_var = outputs.moving(shape, moving_mean=moving_mean, moving_var=moving_var)
     apart("moving_mean", moving_mean, [("moments.var", moments.var)])
     apart("moving_var", moving_var, [("moments.mean", moments.mean)])
@@ -478,11 +500,24 @@ def moved(
     new_mean, new_var = axes.flat_copy(moving_mean), axes.flat_copy(moving_var)
     batch_mean, batch_var = axes.flat_double(moments.mean), axes.flat_double(moments.var)
     kernel = serial.update_moving_finite if skip_nonfinite else serial.update_moving
-    count = min(int(moments.count), MOST_COUNTED) if ddof else int(moments.count > 0)
-    kernel(new_mean, new_var, batch_mean, batch_var, count, momentum, ddof)
     shape = moving_mean.shape
+    if isinstance(moments.count, np.ndarray):
+        counts = moments.count.ravel()
+        batch_var = batch_var * (counts / np.maximum(counts - ddof, 1))
+        kernel(new_mean, new_var, batch_mean, batch_var, 1, momentum, 0)
+        there = (counts > 0).reshape(shape)
+        new_mean, new_var = (
+            np.where(there, new.reshape(shape), old) for new, old in ((new_mean, moving_mean), (new_var, moving_var))
+        )
+    else:
+        count = min(int(moments.count), MOST_COUNTED) if ddof else int(moments.count > 0)
+        kernel(new_mean, new_var, batch_mean, batch_var, count, momentum, ddof)
     pairs = (moving_mean, new_mean), (moving_var, new_var)
     return [(setitem, moving, ..., new.reshape(shape)) for moving, new in pairs]
+
+
+def _unflattened(view: axes.View, count: Any) -> Any:
+    return view.unflatten(count) if np.ndim(count) else count
 
 
 def _normalize(x: Array, by: tuple[Any, ...], result: Array, behind: tuple[Any, ...]) -> None:

@@ -19,8 +19,8 @@ from bnnumba.pooling import Moments
 from bnnumba.renorm import Correction, Statistics, clipping, correction_of, moved_statistics
 from bnnumba.state import NONE_YET
 from bnnumba.storage import Stored
-from bnnumba.streaming import pooled_moments
-from bnnumba.weighted import as_keras, counted
+from bnnumba.streaming import Reading, pooled_moments, settled
+from bnnumba.weighted import counted, layer_weights
 
 
 class Saved(NamedTuple):
@@ -186,11 +186,10 @@ class BatchNormalization(Exchanged, Stored):
         view = axes.canonical_view(x, self.axis, "axis")
         weights: dict[str, Any] = {}
         if mask is not None or sample_weight is not None:
-            weights = self._weights_of(view, x, mask, sample_weight)
+            weights = layer_weights(x, mask, sample_weight, self.ddof)
         self._build(view.feature_shape)
         if training and self.trainable:
-            train = self._renormalize if self.renorm else self._train
-            return train(x, view.feature_shape, residual, weights)
+            return (self._renormalize if self.renorm else self._train)(x, view.feature_shape, residual, weights)
         mean, var = self.moving_mean, self.moving_variance
         y = self._normalize(x, mean, var, self.gamma, self.beta, residual)
         if training:
@@ -229,7 +228,9 @@ class BatchNormalization(Exchanged, Stored):
         self._set(dgamma=dgamma if self.scale else None, dbeta=dbeta if self.center else None, _saved=None)
         return dx if dresidual is None else (dx, dresidual)  # type: ignore[return-value]
 
-    def recompute_moving(self, batches: Iterable[Array], *, progress: bool = False) -> None:
+    def recompute_moving(
+        self, batches: Iterable[Any], *, masks: Iterable[Mask] | None = None, progress: bool = False
+    ) -> None:
         """Set the moving statistics to those of all batches together, as after training ("precise" statistics).
 
             moving_mean = sum(x)/count    moving_variance = sum((x - moving_mean)**2)/(count - ddof)
@@ -241,6 +242,8 @@ class BatchNormalization(Exchanged, Stored):
         batches : iterable of arrays
             What this layer is called with, taken one by one, see `population_moments`. `batches_seen` becomes their
             number. With no value in all of them nothing changes.
+        masks : iterable of arrays of bool, one for each batch, or None
+            The batches' masks, as the layer takes them.
         progress : bool
             Whether to draw a progress bar, by rich (the extra `cli`).
 
@@ -249,12 +252,11 @@ class BatchNormalization(Exchanged, Stored):
         TypeError, ValueError
             If an argument is not as above, or the feature shape is not the one that the layer was built for.
         """
-        population, number = self._population(batches, progress)
+        population, number = self._population(batches, masks, progress)
         self._build(population.mean.shape)
-        if population.count == 0:
+        if not np.any(population.count):
             return
-        variance = population.var * (population.count / max(population.count - self.ddof, 1))
-        kept = np.isfinite(population.mean) & np.isfinite(variance) if self.skip_nonfinite else np.True_
+        kept, variance = settled(population, self.ddof, self.skip_nonfinite)
         found = {"moving_mean": population.mean, "moving_variance": variance}
         if self.renorm:
             found["moving_stddev"] = np.sqrt(variance + self.epsilon)
@@ -307,7 +309,11 @@ class BatchNormalization(Exchanged, Stored):
         batch = self._moments(x, weights)
         correction = correction_of(batch, statistics, self.epsilon, self._clipping)
         y = self._normalize(
-            counted(x, batch.count), batch.mean, batch.var, *correction.parameters(self.gamma, self.beta), residual
+            counted(x, batch.count, axes.feature_axes(self.axis, x.ndim, "axis")),
+            batch.mean,
+            batch.var,
+            *correction.parameters(self.gamma, self.beta),
+            residual,
         )
         moves = moved_statistics(
             statistics, batch, self.epsilon, self._momentum(), self.renorm_momentum, self.skip_nonfinite
@@ -317,7 +323,8 @@ class BatchNormalization(Exchanged, Stored):
 
     def _trained(self, changes: list[Change], saved: Saved) -> None:
         """End a training call: whatever it changes, at once."""
-        batches_seen = self.batches_seen + (saved.statistics.count > 0)
+        count = saved.statistics.count
+        batches_seen = self.batches_seen + bool((count.max(initial=0) if isinstance(count, np.ndarray) else count) > 0)
         write([*changes, (setattr, self, "batches_seen", batches_seen), (setattr, self, "_saved", saved)])
 
     def _set(self, **attributes: Any) -> None:
@@ -328,14 +335,7 @@ class BatchNormalization(Exchanged, Stored):
         return None if self.activation is None else y
 
     def _momentum(self) -> float:
-        """Return the next batch's."""
         return self.batches_seen / (self.batches_seen + 1) if self.momentum is None else self.momentum
-
-    def _weights_of(self, view: axes.View, x: Array, mask: Any, sample_weight: Any) -> dict[str, Any]:
-        weights = {name: as_keras(name, w, x) for name, w in (("mask", mask), ("sample_weight", sample_weight))}
-        checks.positions(**weights, shape=x.shape, feature_axes=view.feature_axes)
-        checks.no_ddof(self.ddof, sample_weight is not None)
-        return weights
 
     def _normalize(
         self, x: Array, mean: Array, var: Array, gamma: Array | None, beta: Array | None, residual: Array | None
@@ -376,5 +376,5 @@ class BatchNormalization(Exchanged, Stored):
             **saved.weights,
         )
 
-    def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
-        return pooled_moments(batches, self.axis, "axis", progress)
+    def _population(self, batches: Iterable[Any], masks: Any, progress: bool) -> tuple[Moments, int]:
+        return pooled_moments(batches, masks, Reading(self.axis, "axis", keras=True), progress)

@@ -124,6 +124,7 @@ class SyncBatchNormalization(BatchNormalization):
 
     def _moments(self, x: Array, weights: dict[str, Any]) -> Moments:
         part = super()._moments(x, weights)
+        _check_one_count(part)
         return self._whole(part, self._call("training call", part.mean.shape, x.dtype.name))
 
     def _batch_norm(self, x: Array, residual: Array | None, weights: dict[str, Any]) -> tuple[Array, Moments]:
@@ -153,9 +154,10 @@ class SyncBatchNormalization(BatchNormalization):
         )
         return Gradients(dx, dgamma, dbeta, dresidual if saved.residual else None)
 
-    def _population(self, batches: Iterable[Array], progress: bool) -> tuple[Moments, int]:
+    def _population(self, batches: Iterable[Any], masks: Any, progress: bool) -> tuple[Moments, int]:
         """Number: the most that any rank has."""
-        population, number = super()._population(batches, progress)
+        population, number = super()._population(batches, masks, progress)
+        _check_one_count(population)
         call = self._call("recompute_moving", population.mean.shape, "any")
         population = self._whole(population, call)
         with self._during(call) as link:
@@ -311,3 +313,8 @@ def link_of(comm: MPI.Intracomm) -> Link:
             link = Link(comm)
             comm.Set_attr(_attribute(), link)
         return link
+
+
+def _check_one_count(part: Moments) -> None:
+    if np.ndim(part.count):
+        raise ValueError("a mask or weights of a batch on many ranks must have size 1 along the feature axes")

@@ -16,7 +16,7 @@ from bnnumba.pairs import Pair
 class _Fields(NamedTuple):
     mean: Array
     var: Array
-    count: int | float  # type: ignore[assignment]  # hides tuple.count
+    count: Any  # an int, a float or an array of these; hides tuple.count
 
 
 class Spread(NamedTuple):
@@ -30,7 +30,9 @@ _STORED = ("mean", "mean_low", "var", "var_low", "count")
 
 
 class Moments(_Fields):
-    """Mean and population variance (feature shape, float64) of `count` values each; a float where they had weights.
+    """Mean and population variance (feature shape, float64) of `count` values each.
+
+    count is an int, or a float where values had weights; where features differ in it, an array of the feature shape.
 
     What rounding took from mean and var goes along unseen in those of `moments`, `population_moments` and
     `merge_moments`, so that any number of them can be merged without loss. Copies and pickles keep it; for other files,
@@ -40,14 +42,14 @@ class Moments(_Fields):
     _lows: tuple[Array, Array] | None = None
 
     @classmethod
-    def of(cls, spread: Spread, count: float) -> Moments:
+    def of(cls, spread: Spread, count: Any) -> Moments:
         """Moments that know what rounding took."""
         (mean, mean_low), (var, var_low) = spread
         moments = cls(np.asarray(mean), np.asarray(var), count)
         moments._lows = mean_low, var_low
         return moments
 
-    def to_dict(self) -> dict[str, Array | int | float]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all digits, as for `np.savez(**...)`: mean, mean_low, var, var_low of the feature shape, and count."""
         (mean, mean_low), (var, var_low) = self.spread
         return {"mean": mean, "mean_low": mean_low, "var": var, "var_low": var_low, "count": self.count}
@@ -72,7 +74,7 @@ class Moments(_Fields):
         for name, array in arrays.items():
             checks.features(name, array, shape)
         mean, mean_low, var, var_low = (array.astype(np.float64) for array in arrays.values())
-        moments = cls.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), count.item())
+        moments = cls.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), count if count.ndim else count.item())
         checks.moments("stored", moments, cls)
         return moments
 
@@ -92,7 +94,7 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
     Parameters
     ----------
-    a, b : Moments of one feature shape
+    a, b : Moments of one feature shape; either count may be an array, and that of the union then is one
 
     Returns
     -------
@@ -145,5 +147,7 @@ def pooled_rows(count_a: Any, a: Array, count_b: Any, b: Array) -> Array:
     return union
 
 
-def _plain_count(count: Any) -> int | float:
+def _plain_count(count: Any) -> Any:
+    if isinstance(count, np.ndarray):
+        return count.astype(np.float64 if count.dtype.kind == "f" else np.int64)
     return int(count) if hasattr(count, "__index__") else float(count)

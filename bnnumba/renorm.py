@@ -76,14 +76,15 @@ def moved_statistics(
     moving = m*moving + (1 - m)*batch, with momentum for moving_mean and moving_stddev, with renorm_momentum for the
     others; moving_variance = max(moving_stddev**2 - epsilon, 0).
     """
-    if moments.count == 0:
+    counts = np.greater(moments.count, 0)
+    if not counts.any():
         return []
     batch = moments._replace(var=np.asarray(np.sqrt(moments.var + epsilon)))  # each mean is moved with a deviation
     moving = moved(statistics.moving_mean, statistics.moving_stddev, batch, momentum, 0, skip_nonfinite)
     renorm = moved(statistics.renorm_mean, statistics.renorm_stddev, batch, renorm_momentum, 0, skip_nonfinite)
     kept = np.isfinite(batch.mean) & np.isfinite(batch.var) if skip_nonfinite else np.True_
     *_, stddev = moving[1]
-    variance = np.where(kept, np.maximum(stddev**2 - epsilon, 0.0), statistics.moving_variance)
+    variance = np.where(kept & counts, np.maximum(stddev**2 - epsilon, 0.0), statistics.moving_variance)
     return [*moving, *renorm, filling(statistics.moving_variance, variance)]
 
 

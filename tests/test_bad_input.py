@@ -40,13 +40,18 @@ NO_ARRAY = [
     ("text", TypeError, r"array.*text"),
     (np.ma.masked_array(floats()), TypeError, r"array.*MaskedArray"),
 ]
-BAD_DATA = [
+BAD_NUMBERS = [
     *NO_ARRAY,
     *((floats().astype(dtype), TypeError, f"float32, float64.*{np.dtype(dtype)}")
-      for dtype in (np.int32, np.int64, bool, np.longdouble, np.complex64, object, "U3")),
+      for dtype in (np.longdouble, np.complex64, object, "U3")),
     (np.zeros(4, [("field", np.float32)]), TypeError, r"float32, float64.*field"),
     (np.float32(1.0), TypeError, "array"),
     (np.array(1.0, np.float32), TypeError, r"axis.*0-d"),
+]  # fmt: skip
+BAD_DATA = [
+    *BAD_NUMBERS,
+    *((floats().astype(dtype), TypeError, f"{np.dtype(dtype)}: integers train only as floats: .*astype.np.float32")
+      for dtype in (np.uint8, np.int32, np.int64, bool)),
 ]  # fmt: skip
 BAD_DY = [
     *BAD_DATA,
@@ -79,6 +84,9 @@ BAD_FEATURES = [
     (floats(SHAPE), ValueError, r"\(3,\).*\(4, 3\)"),
     (np.array(1.0), ValueError, r"\(3,\).*\(\)"),
 ]  # fmt: skip
+BAD_POLICY = [
+    *((value, ValueError, "nan_policy must be one of propagate, .*raise, got") for value in ("ignore", None, True, 1)),
+]
 NO_NUMBER = [(value, TypeError, f"number.*{re.escape(repr(value))}") for value in ("0.5", None, 1j, [0.5], True)]
 NOT_FINITE = [(value, ValueError, repr(value)[:20]) for value in (np.inf, -np.inf, np.nan, 10**400)]
 BAD_EPSILON = [*NO_NUMBER, *NOT_FINITE, (-1e-9, ValueError, "0.*-1e-09"), (np.ones(3), TypeError, "number")]
@@ -110,8 +118,8 @@ BAD_ACTIVATION = [
 BAD_RESIDUAL = [row for row in BAD_DY if row[0] is not None]
 BAD_POSITIONS = [
     *(row for row in NO_ARRAY if row[0] is not None and not isinstance(row[0], np.ma.MaskedArray)),
-    *((np.ones(shape), ValueError, re.escape(f"broadcast to shape (4, 1), 1 along the feature axes, got {shape}"))
-      for shape in (SHAPE, FEATURES, (1, 3), (5, 1), (1, 4, 1), (4,), (0, 1))),
+    *((np.ones(shape), ValueError, re.escape(f"broadcast to x's shape (4, 3), got {shape}"))
+      for shape in ((4, 4), (5, 1), (1, 4, 1), (4,), (0, 1), (2, 3))),
 ]  # fmt: skip
 BAD_MASK = [
     *((array.astype(bool) if isinstance(array, np.ndarray) else array, *row) for array, *row in BAD_POSITIONS),
@@ -149,6 +157,8 @@ BAD_MOMENTS = [
     (moments_of(F, F, None), TypeError, "count.*None"),
     (moments_of(F, F, True), TypeError, "count.*True"),
     (moments_of(F, F, -1), ValueError, "count.*-1"),
+    (moments_of(F, F, np.ones(2)), ValueError, r"count must be .* of the feature shape, got ndarray of shape \(2,\)"),
+    (moments_of(F, F, -F), ValueError, "count must be finite and >= 0"),
 ]
 OTHER_FEATURES = [(moments_of(F[:2], F[:2]), ValueError, r"\(3,\).*\(2,\)|\(2,\).*\(3,\)")]
 
@@ -157,8 +167,12 @@ STATISTICS = {name: [*BAD_FEATURES, (None, TypeError, "array.*None")] for name i
 WEIGHTS = {"mask": BAD_MASK, "sample_weight": BAD_WEIGHT}
 BEHIND = {"activation": BAD_ACTIVATION, "residual": BAD_RESIDUAL}
 FUNCTIONS = {
-    bnnumba.moments: {"x": BAD_DATA, "feature_axis": BAD_AXIS, **WEIGHTS},
-    bnnumba.normalize: {**DATA, **STATISTICS, **BEHIND, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD},
+    bnnumba.moments: {"x": BAD_NUMBERS, "feature_axis": BAD_AXIS, "nan_policy": BAD_POLICY, **WEIGHTS},
+    bnnumba.normalize: {
+        **DATA, "x": BAD_NUMBERS, **STATISTICS, **BEHIND, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD,
+        "nan_policy": [*BAD_POLICY, ("omit", ValueError, "nan_policy must be one of propagate, raise, got str 'omit'")],
+        "dtype": [("float32", ValueError, "dtype is for integers only, and x is float32")],
+    },
     bnnumba.batch_norm: {**DATA, **BEHIND, **WEIGHTS, "beta": BAD_FEATURES, "out": BAD_OUT_FORWARD},
     bnnumba.batch_norm_backward: {
         **DATA, **STATISTICS, "dy": BAD_DY, "frozen": BAD_FLAG, "needs_dx": BAD_FLAG, "out": BAD_OUT_BACKWARD,
@@ -193,6 +207,7 @@ def right_arguments(function, names):
     }  # fmt: skip
     known["y"], known["activation"] = floats(), "relu"
     known["mask"], known["sample_weight"] = None, floats((4, 1))
+    known["nan_policy"], known["dtype"] = "propagate", None
     known["residual"] = False if function is bnnumba.batch_norm_backward else floats()
     return {name: known[name] for name in names}, {"memory": memory}
 

@@ -17,7 +17,7 @@ READ_ONLY.flags.writeable = False
 
 REFUSED = {  # kernel, arguments, what the error says
     "rank": ("moments", (X[0],), r"^moments: x must be a C-contiguous array \(outer, feature, inner\) of float32"),
-    "dtype": ("moments", (X.astype(np.int64),), "x must be .*, got array\\(int64, 3d, C\\)$"),
+    "dtype": ("moments", (X.astype(np.complex64),), "x must be .*, got array\\(complex64, 3d, C\\)$"),
     "layout": ("moments", (np.asfortranarray(X),), "x must be a C-contiguous .*3d, F"),
     "strides": ("moments", (X[:, ::2],), "x must be a C-contiguous"),
     "features": ("moments_into", (X, F.astype(np.float32), F), r"mean must be .* \(feature,\) of float64, got"),

@@ -1,6 +1,7 @@
 """Standardizer: scikit-learn's own checks, beside StandardScaler, and what goes beyond it."""
 
 import pickle
+import re
 import warnings
 from fractions import Fraction
 
@@ -16,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from bnnumba.sklearn import Standardizer
-from tests.tools.subprocesses import error_without
+from tests.tools.subprocesses import error_without, run_python
 
 STATISTICS = ("mean_", "var_", "scale_")
 
@@ -300,3 +301,74 @@ def test_other_features_than_those_seen(method):
 def test_before_fit(method):
     with pytest.raises(NotFittedError):
         getattr(Standardizer(), method)(NORMAL)
+
+
+SUITE = """
+import sys
+import pytest
+import sklearn.preprocessing.tests.test_data as suite
+from bnnumba.sklearn import Standardizer
+
+suite.StandardScaler = Standardizer
+dense = "scaler and not minmax and not maxabs and not robust and not csc and not csr and not sparse"
+chosen = dense + " and not callback"  # of progress bars, which scikit-learn has for some of its own estimators
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", "-k", chosen, "--pyargs", suite.__name__]))
+"""
+
+
+def test_scikit_learns_own_tests_of_standard_scaler():
+    """With Standardizer in its place; of sparse data, which is refused, none."""
+    said = run_python("-c", SUITE)
+    assert re.search(r"\b[5-9]\d passed", said), said
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "options", [{"with_mean": False}, {"with_std": False}, {"with_mean": False, "with_std": False}]
+)
+def test_parts_of_it(options, dtype):
+    x = with_missing(NORMAL).astype(dtype)
+    ours, theirs = Standardizer(**options).fit(x), StandardScaler(**options).fit(x)
+    for name in STATISTICS:
+        one, other = getattr(ours, name), getattr(theirs, name)
+        assert (one is None) == (other is None)
+        if one is not None:
+            np.testing.assert_allclose(one, other, rtol=1e-6)
+    y = ours.transform(x)
+    np.testing.assert_allclose(y, theirs.transform(x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(ours.inverse_transform(y), x, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_as_in_standard_scaler():
+    x, w = with_missing(NORMAL), np.random.default_rng(1).integers(0, 4, len(NORMAL))
+    parts = [(x[:90], w[:90]), (x[90:], w[90:])]
+    ours, theirs, at_once = Standardizer(), StandardScaler(), Standardizer().fit(x, sample_weight=w)
+    for part, weights in parts:
+        ours.partial_fit(part, sample_weight=weights)
+        theirs.partial_fit(part, sample_weight=weights)
+    for name in (*STATISTICS, "n_samples_seen_"):
+        np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-12)
+        np.testing.assert_allclose(getattr(ours, name), getattr(at_once, name), rtol=1e-14)
+    images = np.random.default_rng(0).normal(size=(5, 3, 4, 4))
+    weighted = Standardizer(feature_axis=1).fit(images, sample_weight=[1, 0, 2, 0, 1])
+    repeated = Standardizer(feature_axis=1).fit(images[[0, 2, 2, 4]])
+    np.testing.assert_allclose(weighted.var_, repeated.var_, rtol=1e-13)
+
+
+def test_without_a_copy():
+    x = NORMAL.copy()
+    scaler = Standardizer(copy=False).fit(x)
+    assert scaler.transform(x) is x
+    np.testing.assert_allclose(x.mean(0), 0, atol=1e-14)
+    assert scaler.inverse_transform(x) is x
+    np.testing.assert_allclose(x, NORMAL)
+    assert scaler.transform(x, copy=True) is not x
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64])
+def test_an_array_of_integers_is_read_as_it_is(dtype):
+    x = np.random.default_rng(0).integers(0, 100, (80, 3)).astype(dtype)
+    ours, theirs = Standardizer().fit(x), StandardScaler().fit(x)
+    y = ours.transform(x)
+    assert y.dtype == (np.float64 if dtype == np.int64 else np.float32)
+    np.testing.assert_allclose(y, theirs.transform(x), rtol=1e-5, atol=1e-6)

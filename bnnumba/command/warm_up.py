@@ -58,6 +58,8 @@ def _variants(kernel: Any, returning: bool) -> list[dict[str, Any]]:
     optional = {name for name, each in parameters.items() if each.default is None}
     if "rest" in optional:
         return [{"rest": ...}]
+    if "weights" in optional:
+        return [{"weights": None}, {"weights": ...}]
     if returning or "activation" not in parameters:
         return [{}]
     if "activation" not in optional:

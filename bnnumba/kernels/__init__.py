@@ -1,12 +1,13 @@
 """Kernels on canonical three-dimensional arrays, callable from Python and from a caller's own `@njit` code.
 
 `bnnumba.kernels.serial` uses no threads and may be called inside a caller's own `prange`; `bnnumba.kernels.threaded`
-has the same functions, gives the same bits, and uses Numba's threads. The signatures are stable:
+has the same functions, gives the same bits, and uses the package's threads. The signatures are stable:
 
     moments(x) -> (mean, var)
     moments_into(x, mean, var)
     moments_and_rest_into(x, mean, var, rest)
     weighted_moments_into(x, weights, mean, var, rest=None) -> count
+    cell_moments_into(x, mean, var, rest, count, omit, weights=None)
     pool_into(count_a, a, count_b, b, union)
     update_moving(moving_mean, moving_var, mean, var, count, momentum, ddof), and update_moving_finite
     normalize(x, mean, var, gamma, beta, epsilon, y, residual=None, activation=None)
@@ -39,8 +40,14 @@ residual, and a read less.
 
 rest is what rounding took from the mean, which is mean + rest with twice the digits.
 
-weights is (outer, 1, inner), float64 and C-contiguous, of what is finite and not negative. Where it is 0, x may be
-anything; count is the sum. subtract_weighted makes change = dy - weights*change, in place.
+x of moments and of normalize may be integers, those of 16 bits as records of one field: x.view([("int16", "i2")]), or
+"uint16". y is then of any of the floats above.
+
+cell_moments_into fills each feature's own count: NaN does not count where omit is 1. Its weights are as x, float64.
+Without them omit must be 1.
+
+weights of the others is (outer, 1, inner), float64 and C-contiguous, of what is finite and not negative. Where it is 0,
+x may be anything; count is the sum. subtract_weighted makes change = dy - weights*change, in place.
 
 a, b and union are (4, feature), float64 and C-contiguous: mean, what rounding took from it, var, and what it took from
 that, as `merge_moments` pools them; each feature has its own counts, float64.

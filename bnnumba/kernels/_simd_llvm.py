@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import types
+from numba import from_dtype, types
 from numba.extending import intrinsic, lower_builtin, models, overload, register_model, type_callable
 from numba.np.numpy_support import as_dtype
 
-from bnnumba.kernels import _simd_numpy
+from bnnumba.kernels import _integers, _simd_numpy
 from bnnumba.kernels._half_llvm import ARCHITECTURE, BFLOAT16, FLOAT16, is_half, packed, unpacked
 
 __all__ = _simd_numpy.__all__
@@ -33,12 +33,31 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, fe_type, _llvm_vector(fe_type.dtype))
 
 
+# Integers, and whether they have a sign.
+_INTEGERS = {
+    types.int8: True,
+    types.uint8: False,
+    from_dtype(_integers.INT16): True,
+    from_dtype(_integers.UINT16): False,
+    types.int32: True,
+    types.uint32: False,
+    types.int64: True,
+    types.uint64: False,
+}
+INTEGERS = tuple(_INTEGERS)
+
+
+def _bits(dtype: Any) -> int:
+    return 8 * dtype.size if isinstance(dtype, types.Record) else int(dtype.bitwidth)
+
+
 _SCALARS = {
     types.float32: ir.FloatType(),
     types.float64: ir.DoubleType(),
     types.boolean: ir.IntType(1),
     FLOAT16: ir.IntType(16),
     BFLOAT16: ir.IntType(16),
+    **{dtype: ir.IntType(_bits(dtype)) for dtype in _INTEGERS},
 }
 
 
@@ -48,12 +67,16 @@ def _llvm_vector(dtype: Any, lanes: int = LANES) -> Any:
 
 def _values(dtype: Any) -> Any:
     """The dtype of what is loaded from an array."""
+    if dtype in _INTEGERS:
+        return types.float32 if _bits(dtype) <= 16 else types.float64
     return types.float32 if is_half(dtype) else dtype
 
 
 def _loaded(builder: Any, stored: Any, dtype: Any, result: Any) -> Any:
     """What a vector of an array's elements is, in another dtype."""
     target = _llvm_vector(result, stored.type.count)
+    if dtype in _INTEGERS:
+        return (builder.sitofp if _INTEGERS[dtype] else builder.uitofp)(stored, target)
     if is_half(dtype) and result == types.float64:
         values = _fenced(builder, _loaded(builder, stored, dtype, types.float32))
     else:
@@ -62,6 +85,8 @@ def _loaded(builder: Any, stored: Any, dtype: Any, result: Any) -> Any:
 
 
 def _stored(builder: Any, values: Any, dtype: Any) -> Any:
+    """What is stored of a vector's numbers, which may be float64 of wide integers, for a result of another dtype."""
+    values = _convert(builder, values, _values(dtype))
     return packed(builder, values, dtype) if is_half(dtype) else values
 
 
@@ -76,7 +101,7 @@ def _fenced(builder: Any, values: Any) -> Any:
 
 def _whole(dtype: Any) -> int:
     """Bytes of what is stored past the cache at once: a vector, or a line of a larger one."""
-    vector: int = LANES * dtype.bitwidth // 8
+    vector: int = LANES * _bits(dtype) // 8
     return min(LINE, vector)
 
 
@@ -108,7 +133,7 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, i: Any) ->
 
 
 def _suffix(dtype: Any, lanes: int = LANES) -> str:
-    return f"v{lanes}{'i' if is_half(dtype) else 'f'}{dtype.bitwidth}"
+    return f"v{lanes}{'i' if is_half(dtype) or dtype in _INTEGERS else 'f'}{_bits(dtype)}"
 
 
 @intrinsic
@@ -116,7 +141,7 @@ def load(typing_context: Any, array: Any, i: Any, n: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vector = _llvm_vector(array.dtype)
         pointer = _address(context, builder, array, arguments[0], arguments[1])
-        alignment = ir.Constant(_I32, array.dtype.bitwidth // 8)
+        alignment = ir.Constant(_I32, _bits(array.dtype) // 8)
         parts = [pointer, alignment, _first(builder, arguments[2]), ir.Constant(vector, None)]
         stored = _call(builder, f"llvm.masked.load.{_suffix(array.dtype)}.p0", vector, parts)
         return _loaded(builder, stored, array.dtype, _values(array.dtype))
@@ -135,7 +160,7 @@ def load_double(typing_context: Any, array: Any, i: Any, n: Any) -> Any:
         for k in (0, 1):
             pointer = builder.gep(builder.bitcast(start, vector.as_pointer()), [ir.Constant(_I32, k)])
             lanes = builder.shuffle_vector(mask, undefined, _lane_numbers(range(k * half, (k + 1) * half)))
-            parts = [pointer, ir.Constant(_I32, array.dtype.bitwidth // 8), lanes, ir.Constant(vector, None)]
+            parts = [pointer, ir.Constant(_I32, _bits(array.dtype) // 8), lanes, ir.Constant(vector, None)]
             stored = _call(builder, f"llvm.masked.load.{_suffix(array.dtype, half)}.p0", vector, parts)
             halves.append(_loaded(builder, stored, array.dtype, types.float64))
         return builder.shuffle_vector(*halves, _lane_numbers(range(LANES)))
@@ -149,7 +174,7 @@ def element(typing_context: Any, array: Any, i: Any) -> Any:
         data = context.make_array(array)(context, builder, arguments[0]).data
         one = ir.VectorType(_SCALARS[array.dtype], 1)
         stored = builder.load(
-            builder.bitcast(builder.gep(data, [arguments[1]]), one.as_pointer()), align=array.dtype.bitwidth // 8
+            builder.bitcast(builder.gep(data, [arguments[1]]), one.as_pointer()), align=_bits(array.dtype) // 8
         )
         return builder.extract_element(_loaded(builder, stored, array.dtype, types.float64), ir.Constant(_I32, 0))
 
@@ -159,7 +184,7 @@ def element(typing_context: Any, array: Any, i: Any) -> Any:
 @intrinsic
 def is_double(typing_context: Any, array: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return ir.Constant(ir.IntType(1), int(array.dtype == types.float64))
+        return ir.Constant(ir.IntType(1), int(_values(array.dtype) == types.float64))
 
     return types.boolean(array), generate
 
@@ -183,7 +208,7 @@ def _new_values(shape: Any, array: Any) -> Any:
 def store(typing_context: Any, array: Any, i: Any, n: Any, vector: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(context, builder, array, arguments[0], arguments[1])
-        alignment = ir.Constant(_I32, array.dtype.bitwidth // 8)
+        alignment = ir.Constant(_I32, _bits(array.dtype) // 8)
         stored = _stored(builder, arguments[3], array.dtype)
         parts = [stored, pointer, alignment, _first(builder, arguments[2])]
         _call(builder, f"llvm.masked.store.{_suffix(array.dtype)}.p0", ir.VoidType(), parts)
@@ -249,7 +274,7 @@ def prefetch(typing_context: Any, array: Any, i: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         for_reading, in_all_caches, of_data = (ir.Constant(_I32, value) for value in (0, 3, 1))
         pointer = _address(context, builder, array, *arguments)
-        for start in range(0, LANES * array.dtype.bitwidth // 8, LINE):
+        for start in range(0, LANES * _bits(array.dtype) // 8, LINE):
             line = builder.gep(builder.bitcast(pointer, ir.IntType(8).as_pointer()), [ir.Constant(_I32, start)])
             _call(builder, "llvm.prefetch.p0", ir.VoidType(), [line, for_reading, in_all_caches, of_data])
         return context.get_dummy_value()
@@ -354,7 +379,7 @@ def double(typing_context: Any, vector: Any) -> Any:
 
 
 def _convert(builder: Any, value: Any, dtype: Any) -> Any:
-    target = _llvm_vector(dtype)
+    target = _llvm_vector(dtype, value.type.count)
     if value.type == target:
         return value
     return builder.fptrunc(value, target) if dtype == types.float32 else builder.fpext(value, target)

@@ -27,6 +27,10 @@ def load(array: Array, i: int, n: int) -> Vector:
     vector = np.zeros(LANES, array.dtype)
     n = min(n, LANES)
     vector[:n] = array.reshape(-1)[i : i + n]
+    if is_integer(array):
+        fields: Any = vector.dtype
+        whole = vector.view(fields[0]) if fields.names else vector
+        return whole.astype(np.float32 if array.itemsize <= 2 else np.float64)
     if vector.dtype == FLOAT16:
         return vector.view(np.float16).astype(np.float32)
     return (vector.view(np.uint16).astype(np.uint32) << 16).view(np.float32) if vector.dtype == BFLOAT16 else vector
@@ -37,8 +41,12 @@ def element(array: Array, i: int) -> float:
     return scalar
 
 
+def is_integer(array: Array) -> bool:
+    return array.dtype.names is not None or (array.dtype.kind in "iu" and array.itemsize != 2)
+
+
 def is_double(array: Array) -> bool:
-    return array.dtype == np.float64
+    return array.dtype == np.float64 or (is_integer(array) and array.itemsize > 2)
 
 
 def new_values(shape: tuple[int, ...], array: Array) -> Array:
@@ -60,7 +68,7 @@ def _packed(vector: Vector, dtype: Any) -> npt.NDArray[Any]:
         return vector.astype(np.float16).view(dtype)
     if dtype != BFLOAT16:
         return vector
-    bits = vector.view(np.uint32)
+    bits = vector.astype(np.float32).view(np.uint32)
     upper = bits >> 16
     rounded = (bits + (0x7FFF + (upper & 1))) >> 16
     return np.where(np.isnan(vector), upper | 0x40, rounded).astype(np.uint16).view(dtype)

@@ -175,6 +175,12 @@ def chunk_region(grid: Grid, chunk: int, first: int, last: int) -> Region:
 
 
 @helper
+def run_region(region: Region, row: int, feature: int) -> Region:
+    """Return one run of a region, by run."""
+    return Region(row, row + 1, 0, feature, feature + 1, region.column, region.column_end)
+
+
+@helper
 def quarter(grid: Grid, region: Region) -> int:
     """Return the rows of a quarter of a region, by column. Up to three, and a short last row, belong to no quarter."""
     if not grid.by_column:

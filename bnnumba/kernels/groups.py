@@ -12,13 +12,12 @@ from bnnumba.kernels.coefficients import Gradients, Statistics
 from bnnumba.kernels.formulas import Backward, Batch
 from bnnumba.kernels.grid import Grid, make_grid
 from bnnumba.kernels.plan import group_grid, group_share, make_plan
-from bnnumba.kernels.shares import Sums, fill_all, sum_share
+from bnnumba.kernels.shares import fill_all, sum_share, sums_of
 from bnnumba.kernels.simd import fence, from_element
 from bnnumba.kernels.statistics import (
     Results,
     centres_of,
     finish_gradients,
-    new_partial,
     new_pivots,
     samples,
     sum_moments,
@@ -86,7 +85,7 @@ def reduce_groups(threads: int, thread: int, x: Array, results: Results, output:
     group, end = group_share(grid, plan, threads, thread)
     while group < end:
         first, own = group_grid(grid, plan, group)
-        sums = Sums(Batch(from_element(x, first * grid.inner)), own, new_pivots(own), new_partial(own, x))
+        sums = sums_of(Batch(from_element(x, first * grid.inner)), own, new_pivots(own))
         sum_moments(within_work, one, sums, taken, from_element(results, first))
         fill_group(output, first, own)
         group += 1
@@ -112,7 +111,7 @@ def differentiate_groups(
     while group < end:
         first, own = group_grid(grid, plan, group)
         by, to = from_element(statistics, first), from_element(gradients, first)
-        sums = Sums(from_element(inputs, first * grid.inner), own, centres_of(by, own, x), new_partial(own, x))
+        sums = sums_of(from_element(inputs, first * grid.inner), own, centres_of(by, own, x))
         within_work(sum_share, signed(1), (sums, sweep_of(output_of(meanwhile, first, grid.inner), own)))
         finish_gradients(sums, by, to, of_x)
         fill_group(afterwards, first, own)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnnumba._jit import by_precision, either, helper
+from bnnumba.kernels.cells import cells_of
 from bnnumba.kernels.coefficients import Gradients, Statistics
 from bnnumba.kernels.formulas import Backward, Batch, Forward, Frozen, Residual
 from bnnumba.kernels.grid import make_grid, make_weighted_grid
 from bnnumba.kernels.groups import Output, differentiate_groups, fill_groups, reduce_groups, sweep_of
 from bnnumba.kernels.plan import make_plan
 from bnnumba.kernels.pooling import fill_pooled
-from bnnumba.kernels.shares import Sums, fill_share, sum_share
+from bnnumba.kernels.shares import fill_share, sum_share, sums_of
 from bnnumba.kernels.statistics import (
     ByGradients,
     ByMoments,
@@ -25,7 +26,6 @@ from bnnumba.kernels.statistics import (
     Results,
     centres_of,
     finish_gradients,
-    new_partial,
     new_pivots,
     rest_of,
     samples,
@@ -39,11 +39,13 @@ from bnnumba.kernels.weighted import WeightedBatch, subtract_share, sum_weights
 if TYPE_CHECKING:
     from bnnumba._types import (
         Act,
+        Cells,
         Change,
         Data,
         FeatureResult,
         Features,
         Moving,
+        Numbers,
         Result,
         Rows,
         RowsResult,
@@ -57,6 +59,7 @@ __all__ = [
     "batch_norm_backward",
     "batch_norm_backward_into",
     "batch_norm_into",
+    "cell_moments_into",
     "frozen_backward",
     "frozen_backward_into",
     "frozen_input_gradient",
@@ -77,39 +80,64 @@ __all__ = [
 # ---- moments
 
 
-def moments(x: Data) -> tuple[Features, Features]:
+def moments(x: Numbers) -> tuple[Features, Features]:
     """Return mean and var, as `moments_into` fills them."""
     mean, var = _new_features(x)
     moments_into(x, mean, var)
     return mean, var
 
 
-def moments_into(x: Data, mean: FeatureResult, var: FeatureResult) -> None:
+def moments_into(x: Numbers, mean: FeatureResult, var: FeatureResult) -> None:
     """Fill the mean and the population variance of every feature; with zeros where there is nothing to reduce."""
-    _fill_moments(x, Results(mean, var, None))
+    _fill_moments(x, Results(mean, var, None, None))
 
 
-def moments_and_rest_into(x: Data, mean: FeatureResult, var: FeatureResult, rest: FeatureResult) -> None:
+def moments_and_rest_into(x: Numbers, mean: FeatureResult, var: FeatureResult, rest: FeatureResult) -> None:
     """Fill mean and var, and what rounding took from the mean: the mean is mean + rest, with twice the digits."""
-    _fill_moments(x, Results(mean, var, rest))
+    _fill_moments(x, Results(mean, var, rest, None))
 
 
 def weighted_moments_into(
-    x: Data, weights: Weights, mean: FeatureResult, var: FeatureResult, rest: FeatureResult | None = None
+    x: Numbers, weights: Weights, mean: FeatureResult, var: FeatureResult, rest: FeatureResult | None = None
 ) -> float:
     """Fill mean = sum(w*x)/count and var = sum(w*(x - mean)**2)/count, and return count = sum(w).
 
     Where w is 0, x may be anything. With a count of 0, mean and var are 0. rest is what rounding took from the mean.
     """
-    results = Results(mean, var, rest_of(rest, mean.size))
+    results = Results(mean, var, rest_of(rest, mean.size), None)
     total = sum_weights(weights)
     if x.size == 0 or total == 0.0:
         results.mean[:], results.var[:], results.rest[:] = 0.0, 0.0, 0.0
         return total
     grid = make_weighted_grid(x.shape)
-    sums = Sums(WeightedBatch(x, weights), grid, new_pivots(grid), new_partial(grid, x))
+    sums = sums_of(WeightedBatch(x, weights), grid, new_pivots(grid))
     sum_moments(each_thread, thread_count(), sums, weighted_samples(x, weights, total), results)
     return total
+
+
+def cell_moments_into(
+    x: Numbers,
+    mean: FeatureResult,
+    var: FeatureResult,
+    rest: FeatureResult,
+    count: FeatureResult,
+    omit: int,
+    weights: Cells | None = None,
+) -> None:
+    """Do as `weighted_moments_into`, where each element has a weight of its own, and each feature so its own count.
+
+    With omit, NaN does not count. weights = None: all others count once, which takes omit = True.
+    """
+    results = Results(mean, var, rest, count)
+    if x.size == 0:
+        mean[:], var[:], rest[:], count[:] = 0.0, 0.0, 0.0, 0.0
+        return
+    grid = make_grid(x.shape)
+    sums = sums_of(cells_of(weights, x, bool(omit)), grid, new_pivots(grid))
+    sum_moments(each_thread, thread_count(), sums, samples(x), results)
+    for f in range(count.size):
+        if count[f] == 0.0:
+            mean[f], var[f], rest[f] = 0.0, 0.0, 0.0
 
 
 def pool_into(count_a: Features, a: Rows, count_b: Features, b: Rows, union: RowsResult) -> None:
@@ -135,7 +163,7 @@ def update_moving_finite(
 
 
 def normalize(
-    x: Data,
+    x: Numbers,
     mean: Features,
     var: Features,
     gamma: Features,
@@ -179,7 +207,7 @@ def batch_norm_into(
     activation: Act | None = None,
 ) -> None:
     """Fill mean and var of x, and `normalize` by them: the training forward."""
-    statistics, results = Statistics(mean, var, gamma, beta, epsilon), Results(mean, var, None)
+    statistics, results = Statistics(mean, var, gamma, beta, epsilon), Results(mean, var, None, None)
     grid, threads, output = make_grid(x.shape), thread_count(), _to_y(Forward(x, residual, activation), statistics, y)
     if x.size and make_plan(grid, x.itemsize, threads).by_groups:
         each_thread(reduce_groups, threads, (x, results, output))
@@ -366,12 +394,12 @@ def _fill_moments(x: Data, results: Results) -> None:
 
 def _sum_moments(x: Data, results: Results) -> None:
     """Fill the moments, by chunks."""
-    mean, var, rest = results
+    mean, var, rest, _ = results
     if x.size == 0:
         mean[:], var[:], rest_of(rest, mean.size)[:] = 0.0, 0.0, 0.0
         return
     grid = make_grid(x.shape)
-    sums = Sums(Batch(x), grid, new_pivots(grid), new_partial(grid, x))
+    sums = sums_of(Batch(x), grid, new_pivots(grid))
     sum_moments(each_thread, thread_count(), sums, samples(x), results)
 
 
@@ -411,7 +439,7 @@ def _sum_gradients(
         dgamma[:], dbeta[:] = 0.0, 0.0
         return
     grid = make_grid(x.shape)
-    sums = Sums(inputs, grid, centres_of(statistics, grid, x), new_partial(grid, x))
+    sums = sums_of(inputs, grid, centres_of(statistics, grid, x))
     each_thread(sum_share, thread_count(), (sums, sweep_of(meanwhile, grid)))
     finish_gradients(sums, statistics, gradients, of_x)
 

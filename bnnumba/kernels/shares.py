@@ -10,7 +10,7 @@ import numpy as np
 from bnnumba._jit import either, helper, loop, method, signed
 from bnnumba._types import Array
 from bnnumba.kernels import by_column, by_run
-from bnnumba.kernels.grid import Grid, Region, column_repeats, span_bounds, span_count
+from bnnumba.kernels.grid import Grid, Region, chunk_count, column_repeats, span_bounds, span_count
 from bnnumba.kernels.plan import (
     MOST_SPANS,
     block_count,
@@ -21,9 +21,8 @@ from bnnumba.kernels.plan import (
     task_region,
     task_share,
 )
-from bnnumba.kernels.simd import LANES, fence
+from bnnumba.kernels.simd import LANES, fence, is_double
 from bnnumba.kernels.stores import Sweep, line_start
-from bnnumba.kernels.sums import new_sums
 
 # A sweep runs backwards, TURN elements at a time, as the sums before it have just brought the last into the cache; or
 # span by span (of one thread's rows by column, there is one). Backward of (4096, 256) is faster by 12 %, of
@@ -45,6 +44,12 @@ class Sums(NamedTuple):
 
 
 @helper
+def sums_of(inputs: Any, grid: Grid, centres: Array) -> Sums:
+    """Make room for every chunk's sums of a and of a*b, and the excess of each (see `accumulate`), per feature."""
+    return Sums(inputs, grid, centres, np.empty((chunk_count(grid), sum_rows(inputs), grid.feature)))
+
+
+@helper
 def sum_share(threads: int, thread: int, sums: Sums, sweep: Sweep | None) -> None:
     """Make a thread's share of the sums; and meanwhile of a sweep, if there is one."""
     inputs, grid, _, partial = sums
@@ -53,9 +58,10 @@ def sum_share(threads: int, thread: int, sums: Sums, sweep: Sweep | None) -> Non
     tasks, end = task_share(grid, plan, threads, thread)
     for task in range(tasks, end):
         chunk, region = task_region(grid, plan, task)
-        own, place = _start_sums(x, grid, region, partial[chunk])
+        own, place = _start_sums(inputs, grid, region, partial[chunk])
         _sum_region(sweep, sums, region, own, place)
         _finish_sums(x, grid, region, own, partial[chunk])
+        fold_counts(inputs, grid, region, own, partial[chunk])
 
 
 @helper
@@ -77,7 +83,7 @@ def _add_and_fill(sweep: Sweep, sums: Sums, region: Region, own: Array, place: i
     reached, filled = np.full(MOST_SPANS, -1), np.full(MOST_SPANS, -1)
     for block in range(blocks):
         part = block_region(grid, region, shape, block)
-        add_region(inputs, grid, part, ahead, centres, own, place + (part.first - region.first) * _sum_columns(grid))
+        add_region(inputs, grid, part, ahead, centres, own, place + (part.first - region.first) * sum_columns(grid))
         follower = block_region(grid, region, shape, min(block + 1, blocks - 1))
         followed = span_count(grid, follower)
         for span in range(span_count(grid, part)):
@@ -115,22 +121,22 @@ def fill_all(sweep: Sweep, grid: Grid) -> None:
 
 
 @helper
-def _start_sums(x: Array, grid: Grid, region: Region, partial: Array) -> tuple[Array, int]:
+def _start_sums(inputs: Any, grid: Grid, region: Region, partial: Array) -> tuple[Array, int]:
     """Make zeros for a region's sums, and tell the place of its first: in `partial`, where a column is a feature."""
     if grid.by_column and column_repeats(grid) == 1:
         partial[:, region.first : region.last] = 0.0
         return partial, region.first
-    return new_sums((region.last - region.first) * _sum_columns(grid), x), signed(0)
+    return np.zeros((sum_rows(inputs), (region.last - region.first) * sum_columns(grid))), signed(0)
 
 
 @helper
-def _sum_columns(grid: Grid) -> int:
+def sum_columns(grid: Grid) -> int:
     """Return how many columns of sums each feature has."""
     return column_repeats(grid) if grid.by_column else LANES
 
 
 @loop
-def _add_region(inputs: Any, grid: Grid, region: Region, ahead: int, centres: Array, sums: Array, place: int) -> None:
+def add_terms(inputs: Any, grid: Grid, region: Region, ahead: int, centres: Array, sums: Array, place: int) -> None:
     """Add the sums of a region's terms to `sums`, from its column `place` on."""
     if grid.by_column:
         by_column.add_region(inputs, grid, region, centres, sums, place)
@@ -157,4 +163,18 @@ def _fill(sweep: Sweep, grid: Grid, i: int, end: int, ahead: int) -> None:
 
 
 _sum_region = either(_add, _add_and_fill)
-add_region = method("add_region", _add_region)  # of weighted data its own
+
+
+@helper
+def _base_rows(inputs: Any) -> int:
+    return 4 if is_double(inputs.x) else 2
+
+
+@helper
+def _no_counts(inputs: Any, grid: Grid, region: Region, sums: Array, partial: Array) -> None:
+    pass
+
+
+add_region = method("add_region", add_terms)  # of weighted data its own
+sum_rows = method("rows", _base_rows)  # where each feature has its own count, more
+fold_counts = method("fold_counts", _no_counts)

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bnnumba._jit import either, helper, inlined
+from bnnumba._jit import either, helper, inlined, loop, method
 from bnnumba._types import Array, Vector
 from bnnumba.kernels.coefficients import (
     Gradients,
@@ -20,7 +20,7 @@ from bnnumba.kernels.coefficients import (
 )
 from bnnumba.kernels.extremes import large, resum, scale_dy, small
 from bnnumba.kernels.formulas import Backward, Forward, Frozen, Residual
-from bnnumba.kernels.grid import Grid, chunk_count, column_repeats
+from bnnumba.kernels.grid import Grid, column_repeats
 from bnnumba.kernels.shares import Sums, sum_share
 from bnnumba.kernels.simd import (
     LANES,
@@ -63,11 +63,15 @@ class Samples(NamedTuple):
 
 
 class Results(NamedTuple):
-    """The moments of every feature; rest: what rounding took from the mean, or None where that is not wanted."""
+    """The moments of every feature.
+
+    rest: what rounding took from the mean; None where that is not wanted. counts: None where all have the same count.
+    """
 
     mean: Array
     var: Array
     rest: Any
+    counts: Any
 
 
 # ---- room for what each column has: by column, one of each element of a (folded) row; by run, one of each feature
@@ -86,12 +90,6 @@ def new_coefficients(grid: Grid, x: Array, rows: tuple[int, int]) -> Array:
     No more, since C's library returns what is very large to the system, and to get it anew takes longer than to use it.
     """
     return new_values((rows[1], grid.feature * column_repeats(grid) + LANES), x)
-
-
-@helper
-def new_partial(grid: Grid, x: Array) -> Array:
-    """Make room for every chunk's sums of a and of a*b, and the excess of each (see `accumulate`), per feature."""
-    return np.empty((chunk_count(grid), 4 if is_double(x) else 2, grid.feature))
 
 
 @helper
@@ -231,30 +229,50 @@ def _given_rest(rest: Array, features: int) -> Array:
 rest_of = either(_new_rest, _given_rest)
 
 
+@helper
+def _no_counts(inputs: Any, partial: Array, counts: None) -> None:
+    pass
+
+
+@loop
+def _same_count(absent: None, number: float, f: int, n: int) -> Vector:
+    return splat(number)
+
+
+@loop
+def _own_count(counts: Array, number: float, f: int, n: int) -> Vector:
+    return load(counts, f, n)
+
+
+put_counts = method("merge_counts", _no_counts)
+count_of = either(_same_count, _own_count)
+
+
 @inlined
 def sum_moments(each: EachThread, threads: int, sums: Sums, taken: Samples, results: Results) -> None:
     """Fill the moments of all features; sum twice, where the pivot turns out to be far from the mean."""
     grid, features = sums.grid, sums.grid.feature
     pivot, rest = np.empty(features), rest_of(results.rest, features)
-    _sample_means(sums.inputs.x, taken, pivot, rest)
+    put_pivots(sums.inputs, taken, pivot, rest)
     for _ in range(2):
         row = sums.centres[0]
         for f in range(features):
             row[f] = pivot[f]
         to_columns(row, grid)
         each(sum_share, threads, (sums, None))
-        if not _finish_moments(sums, taken.number, pivot, Results(results.mean, results.var, rest)):
+        put_counts(sums.inputs, sums.partial, results.counts)
+        if not _finish_moments(sums, taken.number, pivot, Results(results.mean, results.var, rest, results.counts)):
             break
 
 
 @helper
-def _sample_means(x: Array, taken: Samples, pivot: Array, rest: Array) -> None:
+def _sample_means(inputs: Any, taken: Samples, pivot: Array, rest: Array) -> None:
     """Put in `pivot` a value near each feature's mean: the mean of the samples.
 
     It is the first of them plus the mean of their differences to it, so that equal elements give it exactly.
     """
+    x, weights = inputs.x, 0.0
     _, feature, inner = x.shape
-    weights = 0.0
     for k in range(taken.positions.size):
         o, i = divmod(taken.positions[k], inner)
         weight = taken.weights[k]
@@ -266,6 +284,9 @@ def _sample_means(x: Array, taken: Samples, pivot: Array, rest: Array) -> None:
                 rest[f] += weight * (element(x, (o * feature + f) * inner + i) - pivot[f])
     for f in range(pivot.size):
         pivot[f] += rest[f] / weights
+
+
+put_pivots = method("pivots", _sample_means)
 
 
 @helper
@@ -289,13 +310,14 @@ def _finish_moments(sums: Sums, number: float, pivot: Array, results: Results) -
     made again.
     """
     x, partial = sums.inputs.x, sums.partial
-    mean, var, rest = results
+    mean, var, rest, counts = results
     _merge(partial, x)
-    count, zero, nan = splat(number), splat(0.0), splat(np.nan)
+    zero, nan = splat(0.0), splat(np.nan)
     far = splat(FAR_64 if is_double(x) else FAR_32)
     again = False
     for f in range(0, pivot.size, LANES):
         n = min(LANES, pivot.size - f)
+        count = count_of(counts, number, f, n)
         total_d, sum_dd, excess_d, excess_dd = get_sums(partial[0], f, n, x)
         sum_d: Vector = total_d - excess_d
         excess_d = (sum_d - total_d) + excess_d

@@ -34,7 +34,7 @@ def _add_rows(inputs: WeightedBatch, grid: Grid, region: Region, pivots: Array, 
         if weight != 0.0:
             for f in range(region.first, region.last, LANES):
                 n, j = min(LANES, region.last - f), place + f - region.first
-                term = _term(splat(weight), x, r * grid.stride + f, n, load(pivots, f, n))
+                term = weighted_term(splat(weight), x, r * grid.stride + f, n, load(pivots, f, n))
                 put_sums(sums, j, n, add_term(term, get_sums(sums, j, n, x), x), x)
 
 
@@ -48,13 +48,13 @@ def _add_runs(inputs: WeightedBatch, grid: Grid, region: Region, pivots: Array, 
             run = o * grid.stride + f * grid.inner
             for c in range(region.column, region.column_end, LANES):
                 n = min(LANES, region.column_end - c)
-                term = _term(load(weights, o * grid.inner + c, n), x, run + c, n, pivot)
+                term = weighted_term(load(weights, o * grid.inner + c, n), x, run + c, n, pivot)
                 totals = add_term(term, totals, x)
             put_sums(sums, j, LANES, totals, x)
 
 
 @loop
-def _term(weight: Vector, x: Array, i: int, n: int, pivot: Vector) -> Term:
+def weighted_term(weight: Vector, x: Array, i: int, n: int, pivot: Vector) -> Term:
     """Return w*d and d. Where w is 0, so is d, whatever x is."""
     zero = splat(0.0)
     nothing = equal(weight, zero)
