@@ -2,8 +2,8 @@
 
 The functions take arrays with any feature axes; `BatchNormalization` is a layer in Keras's terms; `bnnumba.kernels` is
 what both call, and what a caller's own `@njit` code may call; `bnnumba.activations` is what may stand behind the
-normalization. `bnnumba.torch`, `bnnumba.mpi`, `bnnumba.dask` and `bnnumba.sklearn` need the libraries of these names:
-each is imported at its first use.
+normalization. `bnnumba.torch`, `.mpi`, `.dask`, `.sklearn` and `.xarray` need the libraries of these names: each is
+imported at its first use.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bnnumba import mpi as mpi
     from bnnumba import sklearn as sklearn
     from bnnumba import torch as torch
+    from bnnumba import xarray as xarray
 
 __version__ = "0.2.0.dev0"
 
@@ -50,7 +51,8 @@ __all__ = [
     "update_moving",
 ]
 
-_ROOMS = {"dask": "dask", "mpi": "mpi4py", "sklearn": "sklearn", "torch": "torch"}  # and what each needs
+# What imports itself, and the library that each needs.
+_ROOMS = {"dask": "dask", "mpi": "mpi4py", "sklearn": "sklearn", "torch": "torch", "xarray": "xarray"}
 
 if not TYPE_CHECKING:  # or no type checker would tell a wrong name
 

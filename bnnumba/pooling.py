@@ -12,6 +12,8 @@ from bnnumba._types import Array
 from bnnumba.kernels import serial
 from bnnumba.pairs import Pair
 
+EPS = np.finfo(np.float64).eps
+
 
 class _Fields(NamedTuple):
     mean: Array
@@ -117,6 +119,13 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
     checks.features("b.mean", b.mean, a.mean.shape)
     count_a, count_b = _plain_count(a.count), _plain_count(b.count)
     return Moments.of(pooled(count_a, a.spread, count_b, b.spread), count_a + count_b)
+
+
+def constant(mean: Any, var: Any, count: Any) -> Any:
+    """Where a variance is what rounding makes of equal values (Chan, Golub, LeVeque 1983), as scikit-learn says."""
+    part = count * EPS
+    with np.errstate(over="ignore"):  # of the means near float64's largest number
+        return var <= part * var + (part * mean) ** 2
 
 
 def pooled(count_a: Any, a: Spread, count_b: Any, b: Spread) -> Spread:

@@ -10,7 +10,7 @@ import numpy as np
 from bnnumba import axes
 from bnnumba._types import Array
 from bnnumba.functional import moments, normalize
-from bnnumba.pooling import Spread, pooled
+from bnnumba.pooling import Spread, constant, pooled
 
 try:
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -18,7 +18,6 @@ try:
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("bnnumba.sklearn needs scikit-learn: pip install 'bnnumba[sklearn]'") from error
 
-EPS = np.finfo(np.float64).eps
 SAMPLE = 256  # along the first axis: where these have NaN, all data is read as such that has
 
 
@@ -139,10 +138,7 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return _Values(*(np.where(self._count == 0, np.nan, each.high) for each in self._spread))
 
     def _constant(self) -> Any:
-        """Where the variance is what rounding makes of constants (Chan, Golub, LeVeque 1983), as scikit-learn says."""
-        (mean, var), part = self._values(), self._count * EPS
-        with np.errstate(over="ignore"):  # of the means near float64's largest number
-            return var <= part * var + (part * mean) ** 2
+        return constant(*self._values(), self._count)
 
     def _place(self, x: Array, copy: bool | None) -> Array | None:
         """Where the result goes: to x itself, if it is not to be copied, and can hold it."""
