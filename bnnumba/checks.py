@@ -51,10 +51,27 @@ def numpy_array(name: str, value: object) -> Array:
     if type(value) is np.ndarray:
         return value
     if not isinstance(value, np.ndarray) or isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{name} must be a NumPy array, got {described(value)}")
+        raise TypeError(f"{name} must be a NumPy array, got {described(value)}{_cure(name, value)}")
     if not _is_honest(value):
         raise TypeError(f"{name} must be an array that says its own shape and dtype, got {described(value)}")
     return value
+
+
+def _cure(name: str, value: object) -> str:
+    """What to do with an object that is no array of NumPy's, but holds one."""
+    library = type(value).__module__.partition(".")[0]
+    own = {"torch": f"use {name}.numpy(), or bnnumba.torch", "dask": "use bnnumba.dask", "xarray": "use bnnumba.xarray"}
+    if library in own:
+        return f": {own[library]}"
+    if isinstance(value, np.ma.MaskedArray):
+        return f": use {name}.data, and mask="
+    if hasattr(type(value), "to_numpy"):
+        return f": use {name}.to_numpy()"
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return ": of Moments, give mean and var, as *moments[:2]"
+    if isinstance(value, list | tuple) or hasattr(type(value), "__array__"):
+        return f": use np.asarray({name})"
+    return ": of Moments, give mean and var alone, as *moments[:2]" if name == "gamma" and type(value) is int else ""
 
 
 def _is_honest(array: Array) -> bool:

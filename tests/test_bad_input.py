@@ -472,3 +472,34 @@ def test_an_error_is_short_and_no_other(name):
         with pytest.raises((TypeError, ValueError)) as caught:
             call()
         assert len(str(caught.value)) < 400
+
+
+class Frame:
+    def to_numpy(self):
+        """As pandas has it."""
+
+
+def test_the_cure_is_named():
+    x = floats()
+    found = bnnumba.moments(x)
+    for call, words in [
+        (lambda: bnnumba.moments([[1.0]]), r"x must be a NumPy array, got list .*: use np.asarray\(x\)$"),
+        (lambda: bnnumba.moments(Frame()), r"got Frame: use x.to_numpy\(\)$"),
+        (lambda: bnnumba.moments(np.ma.masked_array(x)), r"got MaskedArray .*: use x.data, and mask=$"),
+        (
+            lambda: bnnumba.normalize(x, *found),
+            r"gamma must be .* got int 4: of Moments, give mean and var alone, as \*mom",
+        ),
+        (
+            lambda: bnnumba.normalize(x, found, found.var),
+            r"mean must be .*: of Moments, give mean and var, as \*moments",
+        ),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            call()
+
+
+def test_the_cure_for_tensors():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"x must be a NumPy array, got Tensor: use x.numpy\(\), or bnnumba.torch"):
+        bnnumba.moments(torch.ones(4, 3))
