@@ -206,4 +206,4 @@ class _Unlocked:
 
 
 def _writeable(array: Array) -> Array:
-    return array if array.flags.writeable else np.asarray(_Unlocked(array))
+    return array if array.flags.writeable else np.asarray(_Unlocked(array)).view(array.dtype)

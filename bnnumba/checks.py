@@ -64,7 +64,7 @@ def _cure(name: str, value: object) -> str:
     if library in own:
         return f": {own[library]}"
     if isinstance(value, np.ma.MaskedArray):
-        return f": use {name}.data, and mask="
+        return f": use {name}.data, and mask=" if name == "x" else ""
     if hasattr(type(value), "to_numpy"):
         return f": use {name}.to_numpy()"
     if isinstance(value, tuple) and hasattr(value, "_fields"):

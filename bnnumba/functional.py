@@ -93,7 +93,8 @@ def moments(
     """
     x = checks.data("x", x, integers=True)
     view = axes.canonical_view(x, feature_axis)
-    weights, omit = weights_of(view, x, mask, sample_weight), missing.omits_nan(nan_policy, x)
+    weights = weights_of(view, x, mask, sample_weight)
+    omit = missing.omits_nan(nan_policy, x, sample_weight if mask is None else mask)
     mean, var = view.new_features()
     rest = np.empty_like(mean)
     count: Any = view.reduced

@@ -118,7 +118,7 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     def _take(self, X: Any, sample_weight: Any, first: bool) -> None:
         x = self._named(X, first) if first else self._fitting(X)
         weights = None
-        if sample_weight is not None:
+        if sample_weight is not None and (self.with_mean or self.with_std):  # otherwise rows are counted, as there
             weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
             weights = weights.reshape(-1, *(1,) * (x.ndim - 1))
         count, spread = _statistics(x, self.feature_axis, weights)

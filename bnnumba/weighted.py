@@ -22,11 +22,12 @@ from bnnumba.kernels.extremes import ORDINARY_32, ORDINARY_64
 class Weights(NamedTuple):
     """What each position counts, (outer, 1, inner), or each element, (outer, feature, inner): float64, times `unit`.
 
-    The unit is a power of two, so that the largest of `values` is near 1: no sum of theirs overflows or underflows.
+    The unit is a power of two, or one for each feature, so that the largest of its `values` is near 1: no sum of theirs
+    overflows or underflows.
     """
 
     values: Array
-    unit: float
+    unit: Any
     boolean: bool
 
     def count_of(self, total: Any) -> Any:
@@ -48,10 +49,14 @@ def weights_of(view: axes.View, x: Array, mask: Any, sample_weight: Any) -> Weig
     values = view.of_weights(checks.weights(mask, sample_weight, x.shape), x)
     if mask is not None:
         return Weights(values, 1.0, True)
-    exponent = math.frexp(values.max(initial=0.0))[1] - 1
-    values, unit = np.ldexp(values, -exponent), math.ldexp(1.0, exponent)
-    _check_sum(float(values.sum()) * unit)
-    return Weights(values, unit, False)
+    exponent = np.frexp(values.max((0, 2), initial=0.0))[1] - 1
+    scaled = np.ldexp(values, -exponent[:, np.newaxis])
+    if values.shape[1] == 1:
+        exponent = exponent[0]
+    found = Weights(scaled, np.ldexp(1.0, exponent), False)
+    with np.errstate(over="ignore"):
+        _check_sum(np.max(found.total * found.unit, initial=0.0))
+    return found
 
 
 def as_keras(name: str, weights: Any, x: Array) -> Any:

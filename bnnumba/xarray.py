@@ -41,7 +41,7 @@ def moments(obj: Any, dim: Dims = None, *, skipna: bool = True, weights: Any = N
     dim : name, or names, of what is reduced; None for all dimensions
     skipna : bool
         Whether NaN counts as absent. False makes the moments NaN.
-    weights : DataArray of finite numbers >= 0, optional
+    weights : DataArray of bool or of finite numbers >= 0, optional
         How much each value counts, along any of obj's dimensions, with the same coordinates.
 
     Returns
@@ -137,10 +137,9 @@ def _weights(weights: Any, obj: Any) -> Array:
     if unknown:
         raise ValueError(f"weights must have dimensions of obj, {obj.dims}, got {weights.dims}")
     xarray.align(obj, weights, join="exact")
-    values: Array = (
-        weights.expand_dims([name for name in obj.dims if name not in weights.dims]).transpose(*obj.dims).values
-    )
-    return values
+    others = [name for name in obj.dims if name not in weights.dims]
+    values: Array = weights.expand_dims(others).transpose(*obj.dims).values
+    return values.astype(np.float64) if values.dtype == np.bool_ else values
 
 
 def _reduced(obj: Any, dim: Dims) -> tuple[Hashable, ...]:

@@ -57,6 +57,17 @@ def test_strides_and_orders(dtype):
 
 
 @EVERY_DTYPE
+@pytest.mark.parametrize("shape", [(0,), (6, 3)])
+def test_read_only(dtype, shape):
+    x = whole(dtype, shape)
+    x.flags.writeable = False
+    found = bnnumba.moments(x)
+    masked = bnnumba.moments(x, mask=np.ones((1,) * x.ndim, bool))
+    np.testing.assert_array_equal(found.mean, masked.mean)
+    assert bnnumba.normalize(x, *found[:2]).shape == shape
+
+
+@EVERY_DTYPE
 @pytest.mark.parametrize("axis", [-1, 1, (0, 2)])
 def test_normalize(dtype, axis):
     x = whole(dtype, (40, 5, 30))

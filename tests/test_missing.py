@@ -241,3 +241,34 @@ def test_no_warning():
         warnings.simplefilter("error")
         found = bnnumba.moments(np.full((3, 2), np.nan), nan_policy="omit")
     assert found.count.tolist() == found.mean.tolist() == found.var.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("values", [[np.inf, 1], [1, np.inf], [np.inf, np.nan], [np.inf], [1, -np.inf, np.nan, 2]])
+def test_infinity_makes_nan_wherever_it_is(values, dtype):
+    found = bnnumba.moments(np.array(values, dtype)[:, np.newaxis], nan_policy="omit")
+    assert np.isnan([found.mean, found.var]).all()
+
+
+def test_features_whose_weights_differ_beyond_what_one_unit_holds():
+    x, w = np.random.default_rng(0).normal(size=(6, 3)), np.ones((6, 3))
+    plain = bnnumba.moments(x)
+    for sizes in ([1e-320, 1e300, 1], [5e-324, 1, 1], [1e-200, 1e200, 1]):
+        given = w * sizes
+        found = bnnumba.moments(x, sample_weight=given)
+        np.testing.assert_allclose(found.mean, plain.mean, rtol=1e-13)
+        np.testing.assert_allclose(found.var, plain.var, rtol=1e-13)
+        np.testing.assert_allclose(found.count, 6 * given[0])
+        y, batch = bnnumba.batch_norm(x, sample_weight=given)
+        np.testing.assert_allclose(y, bnnumba.batch_norm(x)[0], rtol=1e-12, atol=1e-13)
+        dx = bnnumba.batch_norm_backward(x, x, *batch[:2], sample_weight=given).dx
+        np.testing.assert_allclose(dx, bnnumba.batch_norm_backward(x, x, *plain[:2]).dx, rtol=1e-9, atol=1e-12)
+    with pytest.raises(ValueError, match="finite sum"):
+        bnnumba.moments(x, sample_weight=w * [1, 1e308, 1])
+
+
+def test_raise_asks_for_what_counts():
+    x, mask = np.array([[1.0], [np.nan]]), np.array([[True], [False]])
+    assert bnnumba.moments(x, mask=mask, nan_policy="raise").mean == 1
+    with pytest.raises(ValueError, match="no NaN"):
+        bnnumba.moments(x, mask=~mask, nan_policy="raise")

@@ -9,7 +9,7 @@ import numpy as np
 
 from bnnumba._jit import either, helper, loop, signed
 from bnnumba._types import Array, Coefficients, Take, Term, Vector
-from bnnumba.kernels.formulas import bring, difference_to
+from bnnumba.kernels.formulas import difference_to, fetch
 from bnnumba.kernels.grid import Grid, Region, column_repeats, run_region
 from bnnumba.kernels.plan import block_count, block_region, block_shape
 from bnnumba.kernels.shares import add_terms
@@ -44,9 +44,9 @@ class Present(NamedTuple):
     @loop
     def terms(self, i: int, n: int, ahead: int, own: Coefficients) -> Term:
         """Return d twice, each with what rounding took from it; zeros where x is NaN."""
-        bring(self.x, i, ahead)
+        value, zero = fetch(self.x, i, n, ahead), splat(0.0)
         difference, rest = difference_to(self.x, i, n, own[0])
-        zero, there = splat(0.0), equal(difference, difference)
+        there = equal(value, value)
         d: Vector = join(choose(there, difference, zero), zero, n)
         low = choose(there, rest, zero)
         return d, low, d, low
