@@ -34,7 +34,7 @@ class Weights(NamedTuple):
         """The count, from the sum of `values`: of a mask whole numbers."""
         if np.ndim(total):
             return total.astype(np.int64) if self.boolean else total * self.unit
-        return int(total) if self.boolean else total * self.unit
+        return int(total) if self.boolean else float(total * self.unit)
 
     @property
     def total(self) -> Any:
