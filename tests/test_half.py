@@ -180,10 +180,17 @@ def test_a_layer_trains_on_half_precision(dtype):
     assert same_bits(layers[0].dgamma, layers[1].dgamma)
 
 
-def test_other_two_byte_numbers_are_refused():
+def test_other_numbers_of_two_bytes_are_not_taken_for_half_precision():
     for dtype in (np.int16, np.uint16, ">i2"):
-        with pytest.raises(TypeError, match="float16 or bfloat16"):
-            bnnumba.moments(np.ones((4, 3), dtype))
+        x = np.arange(12).astype(dtype).reshape(4, 3)
+        assert np.array_equal(bnnumba.moments(x).mean, [4.5, 5.5, 6.5])
+        with pytest.raises(TypeError, match=r"float16 or bfloat16, got .*: integers train only as floats"):
+            bnnumba.batch_norm(x)
+    with pytest.raises(TypeError, match="float16 or bfloat16"):
+        bnnumba.moments(np.zeros((4, 3), "V2"))
+
+
+def test_dy_of_another_half_precision_is_refused():
     p, _ = halves((4, 3), -1, np.float16)
     with pytest.raises(TypeError, match=r"dy must have the dtype of x, float16, got bfloat16"):
         bnnumba.batch_norm_backward(p.dy.astype(ml_dtypes.bfloat16), p.x, np.zeros(3), np.ones(3))
