@@ -22,7 +22,8 @@ def ordinary_gamma(gamma: Array, x: Array) -> bool:
     if x.itemsize == 8:
         return True
     # Not their scalar product: for that, the linear algebra library has threads, which then spin beside ours.
-    return bool(gamma.min(initial=0.0) > -ORDINARY_GAMMA and gamma.max(initial=0.0) < ORDINARY_GAMMA)
+    least, most = np.minimum.reduce(gamma, initial=0.0), np.maximum.reduce(gamma, initial=0.0)
+    return bool(least > -ORDINARY_GAMMA and most < ORDINARY_GAMMA)
 
 
 def normalized(

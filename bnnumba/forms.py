@@ -61,11 +61,9 @@ def _version(kernel: Kernel, key: Any, arguments: tuple[Any, ...]) -> Kernel:
     return version
 
 
-def _kind(argument: Any) -> Any:
-    """What tells the type of an argument: an array's dtype, as a result's may be another than the data's."""
-    if not isinstance(argument, np.ndarray):
-        return type(argument)
-    return argument.dtype.names or argument.dtype.char
+def _kinds(arguments: tuple[Any, ...], array: type = np.ndarray) -> tuple[Any, ...]:
+    """What tells the types of the arguments: of an array its dtype, as a result's may be another than the data's."""
+    return tuple([each.dtype.names or each.dtype.char if type(each) is array else type(each) for each in arguments])
 
 
 def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
@@ -78,7 +76,7 @@ def _either_form(name: str, least: int = THREADED_BYTES) -> Kernel:
         x, key = arguments[0], None
         if len(arguments) > required:  # all others have the types that `axes` makes them have
             arguments = *arguments, *(None,) * (len(parameters) - len(arguments))
-            key = tuple(map(_kind, arguments))
+            key = _kinds(arguments)
         return run_either(alone, together, x.nbytes < least, arguments, key)
 
     return kernel

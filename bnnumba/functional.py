@@ -103,7 +103,7 @@ def moments(
     else:
         count = weighted.moments_into(view.of(x), weights, omit, mean, var, rest)
     mean, var, rest = (view.unflatten(each) for each in (mean, var, rest))
-    return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), _unflattened(view, count))
+    return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros(var.shape))), _unflattened(view, count))
 
 
 def normalize(
@@ -518,7 +518,7 @@ def moved(
 
 
 def _unflattened(view: axes.View, count: Any) -> Any:
-    return view.unflatten(count) if np.ndim(count) else count
+    return view.unflatten(count) if isinstance(count, np.ndarray) else count
 
 
 def _normalize(x: Array, by: tuple[Any, ...], result: Array, behind: tuple[Any, ...]) -> None:
