@@ -110,21 +110,31 @@ def like(name: str, value: object, x: Array) -> Array:
 
 def weights(mask: Any, sample_weight: Any, shape: tuple[int, ...]) -> Array:
     """A mask or weights, one of the two, that broadcasts to x's shape, as an array with x's number of axes."""
-    if mask is not None and sample_weight is not None:
-        raise ValueError("mask must be None where sample_weight is given")
-    name, value = ("mask", mask) if sample_weight is None else ("sample_weight", sample_weight)
+    name, value = mask_or_weight(mask, sample_weight)
     array = numpy_array(name, value)
-    if name == "mask" and array.dtype != np.bool_:
-        raise TypeError(f"mask must be an array of bool, got {array.dtype}")
-    if name == "sample_weight" and array.dtype.kind not in "fiu":
-        hint = ": give it as mask" if array.dtype == np.bool_ else ""
-        raise TypeError(f"sample_weight must be an array of real numbers, got {array.dtype}{hint}")
+    kind_of_weights(name, array.dtype)
     sizes = (1,) * (len(shape) - array.ndim) + array.shape
     if len(sizes) != len(shape) or any(size not in (1, most) for size, most in zip(sizes, shape, strict=True)):
         raise ValueError(f"{name} must broadcast to x's shape {shape}, got {array.shape}")
     if name == "sample_weight" and not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError("sample_weight must be finite and >= 0 everywhere")
     return array.reshape(sizes)
+
+
+def mask_or_weight(mask: Any, sample_weight: Any) -> tuple[str, Any]:
+    """The name and the value of what is given, a mask or weights: at most one of them."""
+    if mask is not None and sample_weight is not None:
+        raise ValueError("mask must be None where sample_weight is given")
+    return ("mask", mask) if sample_weight is None else ("sample_weight", sample_weight)
+
+
+def kind_of_weights(name: str, dtype: np.dtype[Any]) -> None:
+    """Refuse a mask that is not of bool, and weights that are not real numbers."""
+    if name == "mask" and dtype != np.bool_:
+        raise TypeError(f"mask must be an array of bool, got {dtype}")
+    if name == "sample_weight" and dtype.kind not in "fiu":
+        hint = ": give it as mask" if dtype == np.bool_ else ""
+        raise TypeError(f"sample_weight must be an array of real numbers, got {dtype}{hint}")
 
 
 def no_ddof(ddof: int, weighted: bool) -> None:

@@ -61,7 +61,7 @@ def _version(kernel: Kernel, key: Any, arguments: tuple[Any, ...]) -> Kernel:
     return version
 
 
-def _kinds(arguments: tuple[Any, ...], array: type = np.ndarray) -> tuple[Any, ...]:
+def _kinds(arguments: tuple[Any, ...], array: Any = np.ndarray) -> tuple[Any, ...]:
     """What tells the types of the arguments: of an array its dtype, as a result's may be another than the data's."""
     return tuple([each.dtype.names or each.dtype.char if type(each) is array else type(each) for each in arguments])
 

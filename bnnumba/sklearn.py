@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from copy import copy
-from typing import Any, NamedTuple, Self
+from typing import Any
 
 import numpy as np
 
 from bnnumba import axes
 from bnnumba._types import Array
 from bnnumba.functional import moments, normalize
-from bnnumba.pooling import Spread, constant, pooled
+from bnnumba.standardizing import Seen, Standardizing
 
 try:
     from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
@@ -21,12 +20,7 @@ except ModuleNotFoundError as error:
 SAMPLE = 256  # along the first axis: where these have NaN, all data is read as such that has
 
 
-class _Values(NamedTuple):
-    mean: Array
-    var: Array
-
-
-class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class Standardizer(Standardizing, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Give every feature mean 0 and variance 1, as scikit-learn's StandardScaler does, for any feature axes.
 
         transform: y = (x - mean_)/scale_    inverse_transform: x = y*scale_ + mean_    scale_ = sqrt(var_)
@@ -62,46 +56,15 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     are merged as by `merge_moments`: however data is split, the result is that of one pass.
     """
 
-    _count: Any  # of each feature's values
-    _spread: Spread  # with more digits than mean_ and var_, and zeros where there is no value
-
-    def __init__(
-        self,
-        feature_axis: int | tuple[int, ...] = -1,
-        *,
-        copy: bool = True,
-        with_mean: bool = True,
-        with_std: bool = True,
-    ) -> None:
-        self.feature_axis = feature_axis
-        self.copy = copy
-        self.with_mean = with_mean
-        self.with_std = with_std
-
-    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Take mean and variance from X, and forget what was seen before."""
-        return self._see(X, sample_weight, first=True)
-
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
-        """Take X, too, into mean and variance: for data that comes in batches, or that does not fit into memory."""
-        return self._see(X, sample_weight, first=not hasattr(self, "n_samples_seen_"))
-
     def transform(self, X: Any, copy: bool | None = None) -> Array:
         """Return (X - mean_)/scale_; ValueError for other features than those seen, NotFittedError before `fit`."""
         x = self._fitting(X)
-        var = self._values().var
-        mean = self._values().mean if self.with_mean else np.zeros_like(var)
-        var = np.where(self._constant(), 1.0, var) if self.with_std else np.ones_like(var)
-        return normalize(x, mean, var, feature_axis=self.feature_axis, epsilon=0, out=self._place(x, copy))
+        return normalize(x, **self._forward(), out=self._place(x, copy))
 
     def inverse_transform(self, X: Any, copy: bool | None = None) -> Array:
         """Return X*scale_ + mean_; the same errors."""
         x = self._fitting(X, named=False)
-        mean, _ = self._values()
-        zeros, ones = np.zeros_like(mean), np.ones_like(mean)
-        scale, offset = self.scale_ if self.with_std else ones, mean if self.with_mean else zeros
-        place = self._place(x, copy)
-        return normalize(x, zeros, ones, scale, offset, feature_axis=self.feature_axis, epsilon=0, out=place)
+        return normalize(x, **self._backward(), out=self._place(x, copy))
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -109,36 +72,13 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.transformer_tags.preserves_dtype = ["float64", "float32", "float16"]
         return tags
 
-    def _see(self, X: Any, sample_weight: Any, first: bool) -> Self:
-        other = copy(self)
-        other._take(X, sample_weight, first)
-        self.__dict__ = other.__dict__  # at once: an interrupt before leaves all as it was
-        return self
-
-    def _take(self, X: Any, sample_weight: Any, first: bool) -> None:
+    def _look_at(self, X: Any, sample_weight: Any, first: bool) -> Seen:
         x = self._named(X, first) if first else self._fitting(X)
         weights = None
         if sample_weight is not None and (self.with_mean or self.with_std):  # otherwise rows are counted, as there
             weights = _check_sample_weight(sample_weight, x, dtype=np.float64, ensure_non_negative=True)
             weights = weights.reshape(-1, *(1,) * (x.ndim - 1))
-        count, spread = _statistics(x, self.feature_axis, weights)
-        if not first:
-            spread = pooled(self._count, self._spread, count, spread)
-            count = self._count + count
-        self._count, self._spread = count, spread
-        mean, var = self._values()
-        self.mean_ = mean if self.with_mean or self.with_std else None
-        self.var_ = var if self.with_std else None
-        self.scale_ = np.where(self._constant(), 1.0, np.sqrt(var)) if self.with_std else None
-        self.n_samples_seen_ = count.copy() if np.unique(count).size > 1 else count.max(initial=0).item()
-        self.n_features_in_ = count.size
-
-    def _values(self) -> _Values:
-        """Mean and variance of what was seen; NaN where a feature has had no value."""
-        return _Values(*(np.where(self._count == 0, np.nan, each.high) for each in self._spread))
-
-    def _constant(self) -> Any:
-        return constant(*self._values(), self._count)
+        return _statistics(x, self.feature_axis, weights)
 
     def _place(self, x: Array, copy: bool | None) -> Array | None:
         """Where the result goes: to x itself, if it is not to be copied, and can hold it."""
@@ -149,7 +89,7 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """X as an array whose features are those seen; their names are compared too, where they have any."""
         check_is_fitted(self)
         x = self._named(X, first=False) if named else self._array(X)
-        _check_features(self._count.shape, axes.canonical_view(x, self.feature_axis).feature_shape)
+        self._check_features(axes.canonical_view(x, self.feature_axis).feature_shape)
         return x
 
     def _named(self, X: Any, first: bool) -> Array:
@@ -169,19 +109,13 @@ class Standardizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return array
 
 
-def _statistics(x: Array, feature_axis: int | tuple[int, ...], weights: Array | None) -> tuple[Any, Spread]:
-    """How many values each feature of x has, or what they weigh, and their mean and variance; 0 where it has none."""
+def _statistics(x: Array, feature_axis: int | tuple[int, ...], weights: Array | None) -> Seen:
     few = x[:SAMPLE]
     likely = few.dtype.kind == "f" and bool(np.isnan(few.min(initial=0)))
     found = moments(x, feature_axis, sample_weight=weights, nan_policy="omit" if likely else "propagate")
     if np.isnan(found.mean).any():
         found = moments(x, feature_axis, sample_weight=weights, nan_policy="omit")
-    return np.broadcast_to(found.count, found.mean.shape), found.spread
-
-
-def _check_features(seen: tuple[int, ...], came: tuple[int, ...]) -> None:
-    if came != seen:
-        raise ValueError(f"X has features of shape {came}, but Standardizer has seen features of shape {seen}")
+    return Seen(np.broadcast_to(found.count, found.mean.shape), found.spread)
 
 
 def _check_not_masked(name: str, value: object) -> None:

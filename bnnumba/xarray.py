@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bnnumba import checks, functional
-from bnnumba._types import Array
 from bnnumba.functional import NanPolicy
 from bnnumba.pooling import Moments, constant
 
@@ -101,11 +100,9 @@ def standardize(obj: Any, dim: Dims = None, *, skipna: bool = True, weights: Any
 
 def _moments(obj: Any, reduced: tuple[Hashable, ...], skipna: bool, weights: Any) -> Moments:
     policy: NanPolicy = "omit" if checks.flag("skipna", skipna) and obj.dtype.kind == "f" else "propagate"
-    kept = _kept(obj, reduced)
-    if weights is None:
-        found: Moments = _library(obj).moments(obj.data, kept, nan_policy=policy)
-        return found
-    return functional.moments(obj.values, kept, sample_weight=_weights(weights, obj), nan_policy=policy)
+    given = None if weights is None else _weights(weights, obj)
+    found: Moments = _library(obj).moments(obj.data, _kept(obj, reduced), sample_weight=given, nan_policy=policy)
+    return found
 
 
 def _library(obj: Any) -> Any:
@@ -129,16 +126,18 @@ def _labelled(obj: Any, reduced: tuple[Hashable, ...], values: Any) -> Any:
     return xarray.DataArray(values, coords, dims, obj.name, obj.attrs)
 
 
-def _weights(weights: Any, obj: Any) -> Array:
-    """Weights as an array with obj's axes, of size 1 where they have none."""
+def _weights(weights: Any, obj: Any) -> Any:
+    """Weights as an array with obj's axes, of size 1 where they have none; of Dask's only where obj is, too."""
     if not isinstance(weights, xarray.DataArray):
         raise TypeError(f"weights must be a DataArray, got {checks.described(weights)}")
     unknown = [name for name in weights.dims if name not in obj.dims]
     if unknown:
-        raise ValueError(f"weights must have dimensions of obj, {obj.dims}, got {weights.dims}")
+        name = "obj" if obj.name is None else f"the variable {obj.name!r}"
+        raise ValueError(f"weights must have dimensions of {name}, {obj.dims}, got {weights.dims}")
     xarray.align(obj, weights, join="exact")
     others = [name for name in obj.dims if name not in weights.dims]
-    values: Array = weights.expand_dims(others).transpose(*obj.dims).values
+    turned = weights.expand_dims(others).transpose(*obj.dims)
+    values = turned.values if obj.chunks is None else turned.data
     return values.astype(np.float64) if values.dtype == np.bool_ else values
 
 

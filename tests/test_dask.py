@@ -406,6 +406,67 @@ def test_missing_values():
         bd.moments(da.from_array(x, (7, 4)), nan_policy="raise")
 
 
+WEIGHTS = [(40, 1, 1), (6, 1), (5,), (1, 6, 5), (40, 6, 5)]
+
+
+@pytest.mark.parametrize("axis", [1, -1, (0, 1), (0, 1, 2), ()], ids=str)
+@pytest.mark.parametrize("sizes", [None, *WEIGHTS], ids=str)
+@pytest.mark.parametrize("nan_policy", ["propagate", "omit"])
+@pytest.mark.parametrize("name", ["mask", "sample_weight"])
+def test_masks_and_weights(axis, sizes, nan_policy, name):
+    x = problem((40, 6, 5), 1, np.float64, 5.0).x
+    x[3, 2, 1] = np.nan
+    rng, array = np.random.default_rng(0), da.from_array(x, ((7, 0, 33), (1, 5), (3, 2)))
+    weights = None if sizes is None else rng.random(sizes) if name == "sample_weight" else rng.random(sizes) < 0.7
+    expected = bnnumba.moments(x, axis, nan_policy=nan_policy, **{name: weights})
+    for given in (weights, None if weights is None else chunked(weights)):
+        options = {"nan_policy": nan_policy, name: given}
+        found, lazy = bd.moments(array, axis, **options), bd.moments(array, axis, **options, compute=False)
+        for one, other, late in zip(expected, found, dask.compute(lazy)[0], strict=True):
+            assert np.shape(one) == np.shape(other) == np.shape(late)
+            assert np.asarray(one).dtype == np.asarray(other).dtype == np.asarray(late).dtype
+            np.testing.assert_allclose(other, one, rtol=1e-12, atol=1e-14)
+            np.testing.assert_array_equal(late, other)
+
+
+def test_weights_where_sizes_are_unknown():
+    x, w = problem((50, 4), dtype=np.float64).x, np.random.default_rng(0).random(50)
+    array, weights, chosen = da.from_array(x, (9, 3)), da.from_array(w, 9), x[:, 0] > 0
+    some, theirs = array[da.from_array(chosen, 9)], weights[da.from_array(chosen, 9)]
+    found = bd.moments(some, sample_weight=theirs[:, None])
+    np.testing.assert_allclose(found.var, bnnumba.moments(x[chosen], sample_weight=w[chosen, None]).var, rtol=1e-13)
+    assert same_bits(bd.moments(some, mask=np.ones((1, 4), bool)).mean, bd.moments(some).mean)
+    with pytest.raises(ValueError, match=r"sample_weight must broadcast to array's shape \(nan, 4\), got \(50, 1\)"):
+        bd.moments(some, sample_weight=w[:, None])
+    with pytest.raises(ValueError, match="the chunks of array where sizes are unknown, 6 along axis 0, got 5"):
+        bd.moments(some, sample_weight=weights.rechunk(11)[da.from_array(chosen, 11)][:, None])
+
+
+BAD_WEIGHTS = [
+    ({"mask": np.ones((6, 3), bool)}, ValueError, r"mask must broadcast to array's shape \(6, 4\), got \(6, 3\)"),
+    ({"mask": np.ones((1, 6, 4), bool)}, ValueError, r"mask must broadcast to array's shape \(6, 4\), got \(1, 6, 4\)"),
+    ({"mask": np.ones((6, 1))}, TypeError, "mask must be an array of bool, got float64"),
+    ({"sample_weight": [1.0]}, TypeError, "sample_weight must be a NumPy array, got list"),
+    ({"sample_weight": da.ones((6, 1), dtype=bool)}, TypeError, "got bool: give it as mask"),
+    ({"sample_weight": -np.ones((6, 1))}, ValueError, "sample_weight must be finite and >= 0 everywhere"),
+    ({"mask": np.ones((6, 1), bool), "sample_weight": np.ones((6, 1))}, ValueError, "mask must be None where"),
+    ({"compute": 0}, TypeError, "compute must be True or False, got int 0"),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "words"), BAD_WEIGHTS)
+def test_bad_options_of_moments(options, error, words):
+    with pytest.raises(error, match=words):
+        bd.moments(X, **options)
+
+
+def test_tasks_are_few():
+    """For each chunk, one makes it and one makes its moments, if they are not one; a sixteenth merges these."""
+    source = da.ones((4000, 10), chunks=(1, 10)).astype(np.float32)
+    (mean,) = dask.optimize(bd.moments(source, compute=False).mean)
+    assert len(dict(mean.__dask_graph__())) < 2.1 * 4000
+
+
 def test_what_a_chunk_turns_out_not_to_be():
     array = X.map_blocks(lambda x: x.astype(complex), meta=np.empty((0, 0), np.float32))
     with pytest.raises(TypeError, match=r"x must be float32, float64, .* got complex128"):
