@@ -34,6 +34,7 @@ class View(NamedTuple):
     feature_order: tuple[int, ...] | None
     reduced: int
     feature_axes: tuple[int, ...]
+    sizes: tuple[int, ...]  # of the array
 
     def of(self, array: Array) -> Array:
         """The array's canonical view, or a canonical copy where there is none."""
@@ -67,7 +68,7 @@ class View(NamedTuple):
                 return value
         elif value is None and default is not None:
             return _constant(self.shape[1], default)
-        return self.flatten(checks.features(name, value, self.feature_shape))
+        return self.flatten(checks.features(name, value, self.feature_shape, self.sizes))
 
     def of_weights(self, weights: Array, x: Array) -> Array:
         """What has x's axes and broadcasts to it, in float64: (outer, 1, inner), or where it varies by feature as x."""
@@ -153,6 +154,7 @@ def _view(shape: tuple[int, ...], strides: tuple[int, ...], axis: int | tuple[in
         None if feature_order == tuple(sorted(feature_order)) else feature_order,
         sizes[0] * sizes[2],
         kept,
+        shape,
     )
 
 

@@ -143,21 +143,23 @@ def no_ddof(ddof: int, weighted: bool) -> None:
         raise ValueError("ddof must be 0 with sample_weight, got 1")
 
 
-def features(name: str, value: object, shape: tuple[int, ...]) -> Array:
-    """A real floating array of exactly the feature shape."""
+def features(name: str, value: object, shape: tuple[int, ...], sizes: tuple[int, ...] = ()) -> Array:
+    """A real floating array of exactly the feature shape, of data of these sizes, if they are known."""
     if isinstance(value, np.floating):  # what arithmetic on an array of shape () leaves
         value = np.asarray(value)
     array = numpy_array(name, value)
-    of_features(name, array, shape)
+    of_features(name, array, shape, sizes)
     return array
 
 
-def of_features(name: str, array: Any, shape: tuple[int, ...]) -> None:
+def of_features(name: str, array: Any, shape: tuple[int, ...], sizes: tuple[int, ...] = ()) -> None:
     """Refuse an array, of whatever library, that is not of real floats and of exactly the feature shape."""
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         raise TypeError(f"{name} must be an array of real floats, got {array.dtype}")
     if array.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
+        fitting = [axis for axis, size in enumerate(sizes) if array.shape == (size,)]
+        hint = f": did you mean feature_axis={fitting[0]}? x has {sizes[fitting[0]]} there" if len(fitting) == 1 else ""
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}{hint}")
 
 
 def moving(name: str, value: object, shape: tuple[int, ...]) -> Array:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from operator import setitem
-from typing import Any, Generic, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, NamedTuple, Never, TypedDict, TypeVar, Unpack, overload
 
 import numpy as np
 
-from bnnumba import axes, checks, direct, extreme, forms, integers, missing, outputs, weighted
+from bnnumba import axes, checks, direct, extreme, forms, integers, missing, names, outputs, weighted
 from bnnumba._types import Array, Mask, SampleWeight
 from bnnumba.activations import Activation, activation_of
 from bnnumba.kernels import coefficients, serial
@@ -51,6 +51,7 @@ def moments(
     mask: Mask | None = None,
     sample_weight: SampleWeight | None = None,
     nan_policy: NanPolicy = "propagate",
+    **other: Never,
 ) -> Moments:
     """Compute the mean and the population variance of every feature.
 
@@ -91,6 +92,8 @@ def moments(
     Sums are float64, of data shifted by a value near the mean (Chan, Golub, LeVeque 1983), so that a large offset costs
     no digits. `bnnumba.axes` says when x is copied.
     """
+    if other:
+        names.refuse("moments", other)
     x = checks.data("x", x, integers=True)
     view = axes.canonical_view(x, feature_axis)
     weights = weights_of(view, x, mask, sample_weight)
@@ -120,6 +123,7 @@ def normalize(
     nan_policy: Literal["propagate", "raise"] = "propagate",
     dtype: Any = None,
     out: Array | None = None,
+    **other: Never,
 ) -> Array:
     """Normalize x by a given mean and variance: inference, with moving statistics, or standardization.
 
@@ -156,6 +160,8 @@ def normalize(
     TypeError, ValueError
         If an argument is not as above; nothing has then been written.
     """
+    if other:
+        names.refuse("normalize", other)
     if activation is None and residual is None and dtype is None and nan_policy == "propagate":
         found = direct.normalize(x, mean, var, gamma, beta, feature_axis, epsilon, out)
         if found is not None:
@@ -193,6 +199,7 @@ def batch_norm(
     mask: Mask | None = None,
     sample_weight: SampleWeight | None = None,
     out: Array | None = None,
+    **other: Never,
 ) -> tuple[Array, Moments]:
     """Normalize x by its own moments: the training forward.
 
@@ -221,6 +228,8 @@ def batch_norm(
     -----
     Ioffe and Szegedy, "Batch Normalization", 2015.
     """
+    if other:
+        names.refuse("batch_norm", other)
     if activation is None and residual is None and mask is None and sample_weight is None:
         done = direct.batch_norm(x, gamma, beta, feature_axis, epsilon, out)
         if done is not None:
@@ -306,6 +315,7 @@ def batch_norm_backward(
     mask: Mask | None = None,
     sample_weight: SampleWeight | None = None,
     out: Array | None = None,
+    **other: Never,
 ) -> Gradients[Any, Any]:
     """Compute the gradients of `batch_norm`, or with frozen=True those of `normalize`.
 
@@ -348,6 +358,8 @@ def batch_norm_backward(
     TypeError, ValueError
         If an argument is not as above; nothing has then been written.
     """
+    if other:
+        names.refuse("batch_norm_backward", other)
     plain = activation is None and mask is None and sample_weight is None
     if plain and residual is False and needs_dx is True and isinstance(frozen, bool):
         found = direct.backward(dy, x, mean, var, gamma, feature_axis, epsilon, frozen, out)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 import numpy as np
 
-from bnnumba import axes, checks
+from bnnumba import axes, checks, names
 from bnnumba._types import Array, Mask
 from bnnumba.functional import NanPolicy, moments
 from bnnumba.missing import omits_nan
@@ -33,6 +33,7 @@ def population_moments(
     masks: Iterable[Mask] | None = None,
     nan_policy: NanPolicy = "propagate",
     progress: bool = False,
+    **other: Never,
 ) -> Moments:
     """Compute the mean and the population variance of all batches together.
 
@@ -67,6 +68,8 @@ def population_moments(
     -----
     `moments` of each batch, merged by `merge_moments`.
     """
+    if other:
+        names.refuse("population_moments", other)
     return pooled_moments(batches, masks, Reading(feature_axis, nan_policy=nan_policy), progress)[0]
 
 

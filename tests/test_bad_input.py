@@ -503,3 +503,34 @@ def test_the_cure_for_tensors():
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"x must be a NumPy array, got Tensor: use x.numpy\(\), or bnnumba.torch"):
         bnnumba.moments(torch.ones(4, 3))
+
+
+OTHER_NAMES = [
+    (lambda x: bnnumba.moments(x, axis=1), "moments() has no argument 'axis': the name here is feature_axis, which"),
+    (
+        lambda x: bnnumba.batch_norm(x, np.ones(3), eps=1e-5),
+        "batch_norm() has no argument 'eps': the name here is epsilon",
+    ),
+    (lambda x: bnnumba.batch_norm(x, weight=np.ones(3)), "the name here is gamma"),
+    (lambda x: bnnumba.normalize(x, np.ones(3), np.ones(3), bias=np.ones(3)), "the name here is beta"),
+    (lambda x: bnnumba.batch_norm_backward(x, x, np.ones(3), np.ones(3), training=True), "is frozen, which is its"),
+    (lambda x: bnnumba.population_moments([x], dim=0), "population_moments() has no argument 'dim': the name here is"),
+    (lambda x: bnnumba.moments(x, colour=1), "moments() has no argument 'colour'"),
+]
+
+
+@pytest.mark.parametrize(("call", "words"), OTHER_NAMES)
+def test_names_of_other_libraries(call, words):
+    with pytest.raises(TypeError, match=re.escape(words)):
+        call(floats())
+
+
+def test_features_of_another_axis():
+    x = floats((4, 8, 5, 3))
+    with pytest.raises(
+        ValueError, match=r"gamma must have shape \(3,\), got \(8,\): did you mean feature_axis=1\? x has"
+    ):
+        bnnumba.batch_norm(x, np.ones(8))
+    for sizes in ((4, 8, 8, 3), (4, 7, 5, 3)):  # where two axes fit, or none
+        with pytest.raises(ValueError, match=r"mean must have shape \(3,\), got \(8,\)$"):
+            bnnumba.normalize(floats(sizes), np.ones(8), np.ones(8))
