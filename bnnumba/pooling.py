@@ -73,8 +73,9 @@ class Moments(_Fields):
             raise ValueError(f"stored must be a mapping of {', '.join(_STORED)}, got {checks.described(stored)}")
         arrays = {name: np.asarray(stored[name]) for name in _STORED}
         count, shape = arrays.pop("count"), arrays["mean"].shape
-        for name, array in arrays.items():
-            checks.features(name, array, shape)
+        for name, array in arrays.items():  # of JSON, where all are whole, they may have lost their points
+            arrays[name] = array.astype(np.float64) if array.dtype.kind in "iu" else array
+            checks.features(name, arrays[name], shape)
         mean, mean_low, var, var_low = (array.astype(np.float64) for array in arrays.values())
         moments = cls.of(Spread(Pair(mean, mean_low), Pair(var, var_low)), count if count.ndim else count.item())
         checks.moments("stored", moments, cls)

@@ -213,6 +213,8 @@ def test_moments_are_stored_with_all_digits(by, tmp_path):
         assert all(same_bits(np.asarray(a), np.asarray(b)) for a, b in zip(part, restored, strict=True))
     expected, found = (reduce(merge_moments, each) for each in (parts, stored))
     assert same_bits(found.var, expected.var)
+    whole = {"mean": [1, 2], "mean_low": [0, 0], "var": [1, 1], "var_low": [0, 0], "count": 3}  # as some write 1.0
+    assert Moments.from_dict(whole).mean.dtype == np.float64
     assert type(Moments.from_dict(bnnumba.moments(x, sample_weight=np.ones((300, 1))).to_dict()).count) is float
 
 
