@@ -115,7 +115,11 @@ def weights(mask: Any, sample_weight: Any, shape: tuple[int, ...]) -> Array:
     kind_of_weights(name, array.dtype)
     sizes = (1,) * (len(shape) - array.ndim) + array.shape
     if len(sizes) != len(shape) or any(size not in (1, most) for size, most in zip(sizes, shape, strict=True)):
-        raise ValueError(f"{name} must broadcast to x's shape {shape}, got {array.shape}")
+        rows = array.ndim == 1 and array.shape == shape[:1]
+        cure = (
+            f": for one value a row, give {name}.reshape({', '.join(['-1', *'1' * (len(shape) - 1)])})" if rows else ""
+        )
+        raise ValueError(f"{name} must broadcast to x's shape {shape}, got {array.shape}{cure}")
     if name == "sample_weight" and not (np.isfinite(array).all() and (array >= 0).all()):
         raise ValueError("sample_weight must be finite and >= 0 everywhere")
     return array.reshape(sizes)

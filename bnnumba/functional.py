@@ -93,7 +93,7 @@ def moments(
     no digits. `bnnumba.axes` says when x is copied.
     """
     if other:
-        names.refuse("moments", other)
+        names.refuse(moments, other)
     x = checks.data("x", x, integers=True)
     view = axes.canonical_view(x, feature_axis)
     weights = weights_of(view, x, mask, sample_weight)
@@ -161,7 +161,7 @@ def normalize(
         If an argument is not as above; nothing has then been written.
     """
     if other:
-        names.refuse("normalize", other)
+        names.refuse(normalize, other)
     if activation is None and residual is None and dtype is None and nan_policy == "propagate":
         found = direct.normalize(x, mean, var, gamma, beta, feature_axis, epsilon, out)
         if found is not None:
@@ -229,7 +229,7 @@ def batch_norm(
     Ioffe and Szegedy, "Batch Normalization", 2015.
     """
     if other:
-        names.refuse("batch_norm", other)
+        names.refuse(batch_norm, other)
     if activation is None and residual is None and mask is None and sample_weight is None:
         done = direct.batch_norm(x, gamma, beta, feature_axis, epsilon, out)
         if done is not None:
@@ -359,7 +359,7 @@ def batch_norm_backward(
         If an argument is not as above; nothing has then been written.
     """
     if other:
-        names.refuse("batch_norm_backward", other)
+        names.refuse(batch_norm_backward, other)
     plain = activation is None and mask is None and sample_weight is None
     if plain and residual is False and needs_dx is True and isinstance(frozen, bool):
         found = direct.backward(dy, x, mean, var, gamma, feature_axis, epsilon, frozen, out)

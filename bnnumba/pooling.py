@@ -13,6 +13,7 @@ from bnnumba.kernels import serial
 from bnnumba.pairs import Pair
 
 EPS = np.finfo(np.float64).eps
+COUNTS = 8, 2**16  # of values, at least and at most, by which `constant` measures
 
 
 class _Fields(NamedTuple):
@@ -123,8 +124,11 @@ def merge_moments(a: Moments, b: Moments) -> Moments:
 
 
 def constant(mean: Any, var: Any, count: Any) -> Any:
-    """Where a variance is what rounding makes of equal values (Chan, Golub, LeVeque 1983), as scikit-learn says."""
-    part = count * EPS
+    """Where a variance is what rounding makes of equal values (Chan, Golub, LeVeque 1983), as scikit-learn says.
+
+    But for the number of values: our sums lose no more with more of them, and weights may be of any unit.
+    """
+    part = np.clip(count, *COUNTS) * EPS
     with np.errstate(over="ignore"):  # of the means near float64's largest number
         return var <= part * var + (part * mean) ** 2
 

@@ -27,7 +27,8 @@ class Standardizer(Standardizing, OneToOneFeatureMixin, TransformerMixin, BaseEs
 
     StandardScaler's drop-in for dense data, with its arguments and attributes. mean_ and var_ are those of all values
     that `fit`, or every `partial_fit` since, has seen; NaN counts as missing and stays NaN. A feature that is constant
-    but for rounding, var_ <= n*eps*var_ + (n*eps*mean_)**2 with n its values and eps = 2**-52, has scale_ 1.
+    but for rounding, var_ <= n*eps*var_ + (n*eps*mean_)**2 with eps = 2**-52 and n its n_samples_seen_, but at least 8
+    and at most 2**16, has scale_ 1.
 
     Parameters
     ----------
@@ -53,7 +54,7 @@ class Standardizer(Standardizing, OneToOneFeatureMixin, TransformerMixin, BaseEs
     results have its dtype. An array of integers is read as it is, and gives float32, or float64 for more than 16 bits.
     sample_weight, of shape (n_samples,), says how much each of the first axis counts. Infinity is a ValueError;
     differences that overflow give NaN. Names of features, and `set_output`, are for those of a table's columns. Batches
-    are merged as by `merge_moments`: however data is split, the result is that of one pass.
+    are merged as by `merge_moments`: however data is split, no digits are lost.
     """
 
     def transform(self, X: Any, copy: bool | None = None) -> Array:

@@ -69,7 +69,7 @@ def population_moments(
     `moments` of each batch, merged by `merge_moments`.
     """
     if other:
-        names.refuse("population_moments", other)
+        names.refuse(population_moments, other)
     return pooled_moments(batches, masks, Reading(feature_axis, nan_policy=nan_policy), progress)[0]
 
 
@@ -130,7 +130,7 @@ def _array(name: str, value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value
     if isinstance(value, tuple | list):
-        cure = "give the data alone, such as (x for x, label in batches)"
+        cure = "give the data alone, such as (batch[0] for batch in batches)"
         raise TypeError(f"{name} must be an array, got a {type(value).__name__} of {len(value)}: {cure}")
     try:
         if hasattr(value, "__dlpack__"):

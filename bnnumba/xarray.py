@@ -68,7 +68,8 @@ def moments(obj: Any, dim: Dims = None, *, skipna: bool = True, weights: Any = N
 def standardize(obj: Any, dim: Dims = None, *, skipna: bool = True, weights: Any = None) -> Any:
     """Give mean 0 and variance 1 along dimensions: anomalies in standard deviations.
 
-        y = (x - mean)/sqrt(var)    of equal values, but for rounding, 0
+        y = (x - mean)/sqrt(var)
+        0 where values are equal but for rounding: var <= n*eps*var + (n*eps*mean)**2, n = count, but from 8 to 2**16
 
     Parameters
     ----------
@@ -78,8 +79,8 @@ def standardize(obj: Any, dim: Dims = None, *, skipna: bool = True, weights: Any
     Returns
     -------
     DataArray or Dataset
-        Like obj, with names, coordinates and attributes kept; of obj's dtype, or of integers float32 up to 16 bits and
-        float64 beyond. In Dask's memory it is lazy, with mean and var computed at once.
+        Like obj, with names, coordinates and attributes kept, and no encoding; of obj's dtype, or of integers float32
+        up to 16 bits and float64 beyond. In Dask's memory it is lazy, with mean and var computed at once.
 
     Raises
     ------
@@ -94,8 +95,9 @@ def standardize(obj: Any, dim: Dims = None, *, skipna: bool = True, weights: Any
     mean, var, count = _moments(obj, reduced, skipna, weights)
     nothing = np.equal(count, 0)
     by = np.where(nothing, np.nan, mean), np.where(constant(mean, var, count), 1.0, var), None, None
-    kept = _kept(obj, reduced)
-    return obj.copy(data=_library(obj).normalize(obj.data, *by, kept, epsilon=0.0))
+    made = obj.copy(data=_library(obj).normalize(obj.data, *by, _kept(obj, reduced), epsilon=0.0))
+    made.encoding = {}  # a file's integers and units would not hold these values
+    return made
 
 
 def _moments(obj: Any, reduced: tuple[Hashable, ...], skipna: bool, weights: Any) -> Moments:
@@ -133,7 +135,8 @@ def _weights(weights: Any, obj: Any) -> Any:
     unknown = [name for name in weights.dims if name not in obj.dims]
     if unknown:
         name = "obj" if obj.name is None else f"the variable {obj.name!r}"
-        raise ValueError(f"weights must have dimensions of {name}, {obj.dims}, got {weights.dims}")
+        cure = "" if obj.name is None else ": of a Dataset, choose the variables that have them, obj[[...]]"
+        raise ValueError(f"weights must have dimensions of {name}, {obj.dims}, got {weights.dims}{cure}")
     xarray.align(obj, weights, join="exact")
     others = [name for name in obj.dims if name not in weights.dims]
     turned = weights.expand_dims(others).transpose(*obj.dims)

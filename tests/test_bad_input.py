@@ -515,6 +515,9 @@ OTHER_NAMES = [
     (lambda x: bnnumba.normalize(x, np.ones(3), np.ones(3), bias=np.ones(3)), "the name here is beta"),
     (lambda x: bnnumba.batch_norm_backward(x, x, np.ones(3), np.ones(3), training=True), "is frozen, which is its"),
     (lambda x: bnnumba.population_moments([x], dim=0), "population_moments() has no argument 'dim': the name here is"),
+    (lambda x: bnnumba.moments(x, weight=np.ones(3)), "the name here is sample_weight"),
+    (lambda x: bnnumba.population_moments([x], mask=1), "the name here is masks"),
+    (lambda x: bnnumba.moments(x, training=True), "moments() has no argument 'training'"),
     (lambda x: bnnumba.moments(x, colour=1), "moments() has no argument 'colour'"),
 ]
 
@@ -534,3 +537,9 @@ def test_features_of_another_axis():
     for sizes in ((4, 8, 8, 3), (4, 7, 5, 3)):  # where two axes fit, or none
         with pytest.raises(ValueError, match=r"mean must have shape \(3,\), got \(8,\)$"):
             bnnumba.normalize(floats(sizes), np.ones(8), np.ones(8))
+
+
+def test_one_weight_for_each_row():
+    x = floats((5, 4, 3))
+    with pytest.raises(ValueError, match=r"got \(5,\): for one value a row, give mask.reshape\(-1, 1, 1\)"):
+        bnnumba.moments(x, mask=np.ones(5, bool))

@@ -436,10 +436,18 @@ def test_weights_where_sizes_are_unknown():
     found = bd.moments(some, sample_weight=theirs[:, None])
     np.testing.assert_allclose(found.var, bnnumba.moments(x[chosen], sample_weight=w[chosen, None]).var, rtol=1e-13)
     assert same_bits(bd.moments(some, mask=np.ones((1, 4), bool)).mean, bd.moments(some).mean)
-    with pytest.raises(ValueError, match=r"sample_weight must broadcast to array's shape \(nan, 4\), got \(50, 1\)"):
+    words = (
+        r"sample_weight must broadcast to array's shape \(nan, 4\), got \(50, 1\): where sizes are unknown, give chunks"
+    )
+    with pytest.raises(ValueError, match=words):
         bd.moments(some, sample_weight=w[:, None])
     with pytest.raises(ValueError, match="the chunks of array where sizes are unknown, 6 along axis 0, got 5"):
         bd.moments(some, sample_weight=weights.rechunk(11)[da.from_array(chosen, 11)][:, None])
+    first = da.from_array(np.arange(50) % 9 == 0, 9)  # one row of each chunk, which would count for all of the chunk
+    with pytest.raises(
+        ValueError, match=r"a chunk of sample_weight must have the sizes of array's, \(\d,\), got \(1,\)"
+    ):
+        bd.moments(some, sample_weight=weights[first][:, None])
 
 
 BAD_WEIGHTS = [
@@ -458,6 +466,15 @@ BAD_WEIGHTS = [
 def test_bad_options_of_moments(options, error, words):
     with pytest.raises(error, match=words):
         bd.moments(X, **options)
+
+
+OTHERS = [(np.ones((4, 3)), "use bnnumba itself, or bnnumba.sklearn"), ([1.0], "got list"), (object(), "got object <")]
+
+
+@pytest.mark.parametrize(("given", "words"), OTHERS)
+def test_what_is_no_dask_array(given, words):
+    with pytest.raises(TypeError, match=f"array must be a dask array, .*{words}"):
+        bd.moments(given)
 
 
 def test_tasks_are_few():

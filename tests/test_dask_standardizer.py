@@ -92,6 +92,27 @@ def test_images_of_integers():
     np.testing.assert_allclose(y.compute().mean((0, 1, 2)), 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["bool", "boolean", "Int64", "Float32", "int64[pyarrow]"])
+def test_columns_of_several_kinds(kind):
+    other = pd.Series([1, 0, 1, 1]).astype(kind)
+    frame = pd.DataFrame({"a": [1.0, 2, 3, 5], "b": other, "c": pd.array([1, None, 3, 4], "Int64")})
+    table = dd.from_pandas(frame, npartitions=2)
+    y = Standardizer().fit(table).transform(table).compute()
+    expected = preprocessing.StandardScaler().fit_transform(frame.astype(float))
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_names_of_results_and_what_weights_count():
+    x, weights = table(), da.ones(400, dtype=bool, chunks=70)
+    assert list(Standardizer().fit(as_frame(x)).get_feature_names_out()) == NAMES
+    np.testing.assert_array_equal(
+        Standardizer().fit(as_array(x), sample_weight=weights).n_samples_seen_,
+        Standardizer().fit(as_array(x)).n_samples_seen_,
+    )
+    rows = Standardizer(with_mean=False, with_std=False).fit(as_array(np.ones((9, 2))), sample_weight=np.full(9, 0.5))
+    assert rows.n_samples_seen_ == 9
+
+
 def test_as_an_estimator():
     standardizer = clone(Standardizer(0, with_std=False))
     assert standardizer.get_params() == {"feature_axis": 0, "copy": True, "with_mean": True, "with_std": False}
@@ -109,11 +130,13 @@ def test_bad_input():
         (ValueError, "X must have the columns that were seen", lambda: fitted.transform(as_frame(x)[NAMES[::-1]])),
         (ValueError, "X must have the columns that were seen", lambda: fitted.partial_fit(as_frame(x)[["a"]])),
         (ValueError, "sample_weight must broadcast", lambda: fitted.fit(as_array(x), sample_weight=np.ones(3))),
+        (ValueError, r"shape \(n_samples,\), got \(\)", lambda: fitted.fit(as_array(x), sample_weight=2.0)),
+        (ValueError, "give chunks as array has them", lambda: fitted.fit(as_frame(x), sample_weight=np.ones(400))),
     ):
         with pytest.raises(error, match=words):
             call()
     words = dd.from_pandas(pd.DataFrame({"a": ["x", "y"]}), npartitions=1)
-    with pytest.raises(TypeError, match="each chunk of array must be float32"):
+    with pytest.raises(TypeError, match=r"X must have columns of numbers, got .* in \['a'\]"):
         Standardizer().fit(words)
     assert list(fitted.feature_names_in_) == NAMES
 

@@ -100,6 +100,27 @@ def test_a_large_offset_costs_no_digits():
     np.testing.assert_allclose(y, (wide - wide.mean("time")) / wide.std("time"), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e11])
+def test_the_unit_of_weights_does_not_matter(unit):
+    """Nor the number of values: cells' areas in square metres, or five million values."""
+    rng = np.random.default_rng(0)
+    x = xarray.DataArray(rng.normal(280, 15, 4000), dims="x")
+    weights = xarray.DataArray(np.full(4000, unit), dims="x")
+    assert abs(bx.standardize(x, "x", weights=weights).std() - 1) < 1e-9
+    equal = xarray.DataArray(280 * (1 + 2.0**-52 * rng.integers(-1, 2, 4000)), dims="x")
+    assert abs(bx.standardize(equal, "x", weights=weights)).max() < 1e-12
+    many = xarray.DataArray(1e9 + 0.5 * rng.normal(size=5_000_000), dims="x")
+    assert abs(bx.standardize(many, "x").std() - 1) < 1e-3
+
+
+def test_no_encoding_of_a_file_is_kept():
+    x = cube()
+    x.encoding = {"dtype": "int16", "scale_factor": 0.001}
+    assert bx.standardize(x, "time").encoding == {}
+    assert bx.standardize(x.to_dataset(), "time").t2m.encoding == {}
+    assert x.encoding["dtype"] == "int16"
+
+
 def test_constant_and_missing_cells():
     x = xarray.DataArray(np.array([[0.1, np.nan, 1.0], [0.1, np.nan, np.nan], [0.1, np.nan, 3.0]]), dims=("t", "c"))
     y = bx.standardize(x, "t")

@@ -23,7 +23,7 @@ def features_of(array: Any, feature_axis: Any) -> tuple[tuple[int, ...], tuple[i
 def data(name: str, value: Any) -> None:
     """Refuse what is no dask array of data."""
     if not isinstance(value, dask.array.Array):
-        raise TypeError(f"{name} must be a dask array, got {checks.described(value)}")
+        raise TypeError(f"{name} must be a dask array, got {checks.described(value)}{_cure(value)}")
     checks.data(f"each chunk of {name}", value._meta, integers=True)
 
 
@@ -57,6 +57,15 @@ def as_many_chunks(name: str, value: Any, array: Any, along: Iterable[int]) -> N
 def known_chunks(array: Any) -> dict[int, tuple[int, ...]]:
     """The chunks along those axes where their sizes are known."""
     return {axis: sizes for axis, sizes in enumerate(array.chunks) if not np.isnan(sizes).any()}
+
+
+def _cure(value: Any) -> str:
+    """What to do with data that is in no dask array."""
+    if type(value).__module__.partition(".")[0] == "xarray":
+        return ": use bnnumba.xarray"
+    if hasattr(value, "to_dask_array"):
+        return ": use .to_dask_array(), or bnnumba.dask.Standardizer"
+    return ": use bnnumba itself, or bnnumba.sklearn" if hasattr(value, "__array__") else ""
 
 
 def _known_sizes(name: str, shape: tuple[float, ...]) -> tuple[int, ...]:

@@ -14,13 +14,13 @@ from bnnumba.dask.statistics import moments
 from bnnumba.standardizing import Seen, Standardizing
 
 try:
-    from sklearn.base import BaseEstimator, TransformerMixin
+    from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
     from sklearn.utils.validation import check_is_fitted
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("bnnumba.dask.Standardizer needs scikit-learn: pip install 'bnnumba[sklearn]'") from error
 
 
-class Standardizer(Standardizing, TransformerMixin, BaseEstimator):
+class Standardizer(Standardizing, OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Give every feature of Dask's arrays and DataFrames mean 0 and variance 1, as `bnnumba.sklearn.Standardizer` does.
 
         transform: y = (x - mean_)/scale_    inverse_transform: x = y*scale_ + mean_    scale_ = sqrt(var_)
@@ -45,10 +45,11 @@ class Standardizer(Standardizing, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    X is a dask array of floats, bool or integers, in any chunks, or a DataFrame of Dask's with such columns. Results
-    are of the same class, with X's chunks, index and names. sample_weight, of NumPy or Dask and of shape (n_samples,),
-    says how much each of the first axis counts. Anything else, or other features than those seen, is a TypeError or a
-    ValueError; NotFittedError before `fit`.
+    X is a dask array of floats, bool or integers, in any chunks, or a DataFrame of Dask's with such columns, which are
+    brought to one dtype. Results are of the same class, with X's chunks, index and names. sample_weight, of shape
+    (n_samples,), says how much each of the first axis counts; for a DataFrame it is a Series of Dask's with its
+    partitions. Infinity makes mean_ and var_ of its feature NaN. Anything else, or other features than those seen, is a
+    TypeError or a ValueError; NotFittedError before `fit`.
     """
 
     feature_names_in_: Any
@@ -68,9 +69,9 @@ class Standardizer(Standardizing, TransformerMixin, BaseEstimator):
             self._name(X)
         else:
             self._check(X)
-        array, weights = _array(X), sample_weight
-        if weights is not None:
-            weights = dask.array.asarray(_array(weights))[(slice(None), *(None,) * (array.ndim - 1))]
+        array, weights = _array(X), None
+        if sample_weight is not None and (self.with_mean or self.with_std):  # otherwise rows are counted
+            weights = _column(sample_weight, array.ndim)
         found = moments(array, self.feature_axis, sample_weight=weights, nan_policy="omit")
         return Seen(found.count, found.spread)
 
@@ -94,13 +95,33 @@ def _is_table(X: Any) -> bool:
 
 
 def _array(X: Any) -> Any:
-    """A table's or a column's values."""
-    return X.to_dask_array() if _is_table(X) else X
+    """What a table holds, as an array."""
+    return _numbers(X).to_dask_array() if _is_table(X) else X
+
+
+def _numbers(table: Any) -> Any:
+    """A table whose parts are arrays of numbers; mixtures that pandas makes objects of become float64."""
+    if table._meta.to_numpy().dtype.kind in "fbiu":
+        return table
+    others = [name for name, dtype in table.dtypes.items() if dtype.kind not in "fbiu"]
+    if others:
+        raise TypeError(f"X must have columns of numbers, got {table.dtypes[others[0]]} in {checks.shown(others)}")
+    return table.astype(np.float64)
+
+
+def _column(sample_weight: Any, ndim: int) -> Any:
+    """A weight for each of the first axis of an array of so many axes."""
+    given = sample_weight.to_dask_array() if hasattr(sample_weight, "to_dask_array") else sample_weight
+    weights = dask.array.asarray(given)
+    if weights.ndim != 1:
+        raise ValueError(f"sample_weight must have shape (n_samples,), got {weights.shape}")
+    weights = weights.astype(np.float64) if weights.dtype == np.bool_ else weights
+    return weights[(slice(None), *(None,) * (ndim - 1))]
 
 
 def _each(X: Any, by: dict[str, Any]) -> Any:
     """Normalize each chunk, or each part of a table, when it is computed."""
-    return X.map_partitions(_of_part, by) if _is_table(X) else normalize(X, **by)
+    return _numbers(X).map_partitions(_of_part, by) if _is_table(X) else normalize(X, **by)
 
 
 def _of_part(part: Any, by: dict[str, Any]) -> Any:

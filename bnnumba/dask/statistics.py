@@ -94,7 +94,9 @@ def _weights_of(array: Any, mask: Any, sample_weight: Any) -> _Weights:
     varying = tuple(axis for axis, size in enumerate(sizes) if size != 1)
     shared = [most if axis in varying else 1 for axis, most in enumerate(array.shape)]
     if not np.array_equal(sizes, shared, equal_nan=True):
-        raise ValueError(f"{name} must broadcast to array's shape {array.shape}, got {given.shape}")
+        unknown = np.isnan(array.shape).any() and not np.isnan(given.shape).any()
+        cure = ": where sizes are unknown, give chunks as array has them, or compute_chunk_sizes" if unknown else ""
+        raise ValueError(f"{name} must broadcast to array's shape {array.shape}, got {given.shape}{cure}")
     given = given[(None,) * (array.ndim - given.ndim)]
     given = given.rechunk({axis: sizes for axis, sizes in known_chunks(array).items() if axis in varying})
     as_many_chunks(name, given, array, varying)
@@ -126,6 +128,9 @@ def _of_chunk(
     """The moments of a chunk, in C order: its own may change when it travels, and the order of sums with it."""
     given: dict[str, Any] = {}
     if weights is not None:
+        sizes = tuple(x.shape[axis] for axis in varying)
+        if weights.shape != sizes:  # one of size 1 would count for all
+            raise ValueError(f"a chunk of {kind} must have the sizes of array's, {sizes}, got {weights.shape}")
         given[kind] = np.expand_dims(weights, tuple(axis for axis in range(x.ndim) if axis not in varying))
     with forms.without_threads():  # Dask has a task for each core
         return functional.moments(np.asanyarray(x, order="C"), kept, nan_policy=nan_policy, **given)
