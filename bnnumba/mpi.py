@@ -193,6 +193,8 @@ class Link:
     duplicate at the first exchange, in which all ranks take part.
     """
 
+    renewal = "give these another communicator on all ranks: layer.comm = comm.Dup()"
+
     def __init__(self, comm: MPI.Intracomm) -> None:
         self.rank, self.size = comm.rank, comm.size
         self.lock, self.broken = threading.Lock(), False

@@ -31,13 +31,14 @@ class Call(NamedTuple):
     settings: tuple[str, ...]
     number: int
     step: int = 0
+    counter: str = "batches_seen"  # what the layer calls these
 
     def head(self) -> Array:
         """The first number of a message, an odd one; of another call or another step it is another."""
         return _head((self.number + self.step * ODD) % 2**64 | 1)
 
     def __str__(self) -> str:
-        return "\n".join([self.what, *self.settings, f"batches_seen={self.step}"])
+        return "\n".join([self.what, *self.settings, f"{self.counter}={self.step}"])
 
 
 def _head(number: int) -> Array:
@@ -54,6 +55,7 @@ class Link(Protocol):
     rank: int
     size: int
     broken: bool
+    renewal: str  # how layers get another, where an exchange was broken off
 
     def tell(self, message: Array, to: int) -> None:
         """Send to a rank, and wait for nothing."""
@@ -72,8 +74,8 @@ class Link(Protocol):
 
 
 @lru_cache(maxsize=1024)
-def call_of(what: str, layer: int, *settings: tuple[str, Any]) -> Call:
-    """What a rank calls: a layer by its number, and all that must be the same on every rank."""
+def call_of(what: str, layer: int | str, *settings: tuple[str, Any]) -> Call:
+    """What a rank calls: a layer by its number or more, and all that must be the same on every rank."""
     call = Call(f"{what} of layer {layer}", tuple(f"{name}={value!r}" for name, value in settings), 0)
     digest = blake2b(str(call).encode(), digest_size=8).digest()
     return call._replace(number=int.from_bytes(digest, "little"))
@@ -94,7 +96,7 @@ def exchange(own: Array, merge: Merge, call: Call, link: Link) -> Array:
         If an exchange was broken off on any rank: then on all, in this call or in their next.
     """
     if link.broken:
-        _refuse_broken()
+        _refuse_broken(call, link)
     try:
         result = _through_tree(np.concatenate([call.head(), own]), _of_one_call(merge), link)
         calls = link.gather(str(call)) if _is(DIFFERENT, result) else []
@@ -105,7 +107,7 @@ def exchange(own: Array, merge: Merge, call: Call, link: Link) -> Array:
         _refuse_calls(calls)
     if _is(BROKEN, result):
         _give_up(link)
-        _refuse_broken()
+        _refuse_broken(call, link)
     return result[1:]
 
 
@@ -168,10 +170,10 @@ def _of_one_call(merge: Merge) -> Merge:
     return merged
 
 
-def _refuse_broken() -> NoReturn:
+def _refuse_broken(call: Call, link: Link) -> NoReturn:
     raise RuntimeError(
-        "an exchange on this communicator was broken off on some rank, so that ranks may differ: "
-        "load their layers anew, and give these another one on all ranks: layer.comm = comm.Dup()"
+        f"{call.what}: an exchange between these ranks was broken off on some rank, so that ranks may differ: "
+        f"load their layers anew, and {link.renewal}"
     )
 
 

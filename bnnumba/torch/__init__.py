@@ -7,5 +7,6 @@ except ModuleNotFoundError as error:
 
 from bnnumba.torch.conversion import convert
 from bnnumba.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bnnumba.torch.synchronized import SyncBatchNorm
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "convert"]
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm", "convert"]

@@ -83,3 +83,13 @@ def array_of(tensor: Tensor | None) -> Any:
         return None
     tensor = tensor.detach().resolve_neg()
     return (tensor if tensor.element_size() > HALF else tensor.float()).numpy()
+
+
+def canonical(tensor: Tensor, order: torch.memory_format, shape: tuple[int, int, int]) -> Any:
+    """The array (outer, feature, inner) on the memory of a tensor that is dense in this order, as kernels take it."""
+    tensor = tensor.detach()
+    if order is not torch.contiguous_format:
+        tensor = tensor.movedim(1, -1)
+    if tensor.element_size() == HALF:
+        tensor = tensor.view(torch.int16 if tensor.dtype is torch.bfloat16 else torch.uint16)
+    return tensor.numpy().reshape(shape)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -58,3 +59,30 @@ def run_ranks(number, *arguments, seconds=900):
             os.killpg(job.pid, signal.SIGKILL)
             raise
     return printed, job.returncode
+
+
+def run_torch_ranks(number, *arguments, seconds=300, **environment):
+    """What `python *arguments` printed on each of so many ranks of torch.distributed, and their exit statuses.
+
+    They find RANK, WORLD_SIZE and MEETING, where to meet, in the environment. Too late, all are killed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = {"MEETING": (Path(folder) / "meeting").as_uri(), "WORLD_SIZE": str(number), "NUMBA_NUM_THREADS": "1"}
+        jobs = [
+            subprocess.Popen(
+                [sys.executable, *arguments],
+                env={**os.environ, **meeting, "RANK": str(rank), **environment},
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in range(number)
+        ]
+        try:
+            printed = [job.communicate(timeout=seconds)[0] for job in jobs]
+        finally:
+            for job in jobs:
+                job.kill()
+                job.wait()
+    return printed, [job.returncode for job in jobs]
