@@ -32,12 +32,19 @@ def forward(
     epsilon: float,
     activation: str = "",
     moving: Moving | None = None,
+    skip_nonfinite: bool = False,
     /,
 ) -> tuple[Tensor, Tensor]:
     """Return y and the statistics that made it, with mean and var, or where these are None the batch's own.
 
-    What is moving counts the batch, and moves towards its statistics.
+    What is moving counts the batch, and moves towards its statistics, but for features that `move` is to skip.
     """
+    if moving is not None and skip_nonfinite:
+        results: tuple[Tensor, Tensor] = forward(x, residual, gamma, beta, mean, var, epsilon, activation)
+        running_mean, running_var, batches, momentum = moving
+        count = x.numel() // max(x.shape[1], 1)
+        move(running_mean, running_var, batches, results[1], count, momentum, skip_nonfinite)
+        return results
     zero, (order, shape), epsilon = zero_of("input", x), layout_of(x), checks.epsilon(epsilon)
     channels, given = shape[1], mean is not None and var is not None
     data, y, statistics = dense(x, order), new(x, order), x.new_empty((3, channels), dtype=torch.float64)
@@ -160,14 +167,37 @@ def move(
     statistics: Tensor,
     count: int,
     momentum: float | None,
+    skip_nonfinite: bool = False,
 ) -> None:
-    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted."""
+    """Count a batch, and move the running statistics towards its own; momentum None is 1/batches, or 0 uncounted.
+
+    skip_nonfinite: leave those of features as they were whose mean or var is NaN or infinite.
+    """
     channels = statistics.shape[-1]
     statistics_tensor(statistics, channels, torch.float64)
+    if skip_nonfinite and not statistics[:2].isfinite().all():
+        _move_finite(running_mean, running_var, batches, statistics, count, momentum)
+        return
     (mean, *mean_at), (var, *var_at) = _running(running_mean, running_var, channels, True)
     step, copies = _step(running_mean, running_var, batches, momentum, mean, var)
     move_at(address("statistics", statistics), channels, count, (*mean_at, *var_at), step)
     _write_back(copies)
+
+
+def _move_finite(
+    running_mean: Tensor,
+    running_var: Tensor,
+    batches: Tensor | None,
+    statistics: Tensor,
+    count: int,
+    momentum: float | None,
+) -> None:
+    """Do as `move`, for the features whose mean and var are finite."""
+    own, finite = (running_mean, running_var, batches), statistics[:2].isfinite().all(0)
+    mean, var, counted = (None if each is None else each.clone() for each in own)
+    move(mean, var, counted, statistics, count, momentum)
+    moved = torch.where(finite, mean, running_mean), torch.where(finite, var, running_var), counted
+    _write_back([(each, new) for each, new in zip(own, moved, strict=True) if each is not None])
 
 
 def _running(mean: Tensor | None, var: Tensor | None, channels: int, moving: bool) -> tuple[Features, Features]:

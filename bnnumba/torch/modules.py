@@ -1,4 +1,4 @@
-"""BatchNorm1d, BatchNorm2d and BatchNorm3d of PyTorch, computed here."""
+"""BatchNorm1d, BatchNorm2d and BatchNorm3d of PyTorch, and its lazy ones, computed here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from bnnumba import checks
 from bnnumba.activations import Activation, activation_of, public, text_of
 from bnnumba.torch.checks import one_value_per_channel
 from bnnumba.torch.operations import batch_norm_layer
@@ -28,11 +29,18 @@ class Layer(_BatchNorm):
     num_features, eps, momentum, affine, track_running_stats, device, dtype
         As PyTorch's module of the same name takes them.
     activation : None, a name or an instance of `bnnumba.activations`, by keyword only
+    skip_nonfinite : bool, by keyword only
+        True leaves the running statistics of features as they were whose batch mean or variance is NaN or infinite, as
+        float16 with a scaled loss has them now and then. The batch counts in num_batches_tracked.
     """
 
-    def __init__(self, *arguments: Any, activation: Activation | None = None, **options: Any) -> None:
+    skip_nonfinite = False
+
+    def __init__(
+        self, *arguments: Any, activation: Activation | None = None, skip_nonfinite: bool = False, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
-        self.activation = activation
+        self.activation, self.skip_nonfinite = activation, checks.flag("skip_nonfinite", skip_nonfinite)
 
     @property
     def activation(self) -> Activation | None:
@@ -69,7 +77,8 @@ class Layer(_BatchNorm):
             one_value_per_channel(input.shape)
         given = (None, None) if by_batch else (mean, var)
         moving = (mean, var, self._batches(), self.momentum) if moves else None
-        y: Tensor = batch_norm_layer(input, residual, weight, bias, *given, self.eps, activation, moving=moving)
+        others = residual, weight, bias, *given, self.eps, activation
+        y: Tensor = batch_norm_layer(input, *others, moving=moving, skip_nonfinite=self.skip_nonfinite)
         return y
 
     def _features(self) -> tuple[Tensor | None, ...]:
@@ -101,9 +110,9 @@ class Layer(_BatchNorm):
         super().__setstate__(state)
 
     def extra_repr(self) -> str:
-        """PyTorch's, and the activation, if there is one."""
+        """PyTorch's, and the activation and skip_nonfinite, if there are any."""
         activation = f", activation={self.activation!r}" if self.activation else ""
-        return f"{super().extra_repr()}{activation}"
+        return f"{super().extra_repr()}{activation}{', skip_nonfinite=True' if self.skip_nonfinite else ''}"
 
 
 class BatchNorm1d(Layer, nn.BatchNorm1d):
@@ -116,3 +125,29 @@ class BatchNorm2d(Layer, nn.BatchNorm2d):
 
 class BatchNorm3d(Layer, nn.BatchNorm3d):
     """A `Layer` for (batch, channels, depth, height, width)."""
+
+
+class LazyLayer(Layer):
+    """A `Layer` that takes its num_features from its first input, and then becomes the layer that is not lazy."""
+
+    def initialize_parameters(self, input: Tensor, residual: Tensor | None = None) -> None:  # noqa: A002, ARG002
+        """Make weights and statistics for the input's features."""
+        super().initialize_parameters(input)
+
+
+class LazyBatchNorm1d(LazyLayer, nn.LazyBatchNorm1d):
+    """A `LazyLayer` that becomes `BatchNorm1d`."""
+
+    cls_to_become = BatchNorm1d
+
+
+class LazyBatchNorm2d(LazyLayer, nn.LazyBatchNorm2d):
+    """A `LazyLayer` that becomes `BatchNorm2d`."""
+
+    cls_to_become = BatchNorm2d
+
+
+class LazyBatchNorm3d(LazyLayer, nn.LazyBatchNorm3d):
+    """A `LazyLayer` that becomes `BatchNorm3d`."""
+
+    cls_to_become = BatchNorm3d

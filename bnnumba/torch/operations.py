@@ -175,20 +175,21 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor | None) -> tuple[Any, ...]:
-        return *_differentiate(ctx, dy), None
+        return *_differentiate(ctx, dy), None, None
 
 
 _differentiable_layer = differentiable(_Layer)
 
 
-def batch_norm_layer(x: Tensor, *others: Any, moving: compute.Moving | None) -> Tensor:
+def batch_norm_layer(x: Tensor, *others: Any, moving: compute.Moving | None, skip_nonfinite: bool) -> Tensor:
     """Do as `batch_norm`, of which only y is returned; where running statistics are moving, do as `move` as well."""
     if not watched(x):
-        return _differentiable_layer(x, *others, moving) if recorded() else compute.forward(x, *others, moving)[0]
+        others = *others, moving, skip_nonfinite
+        return _differentiable_layer(x, *others) if recorded() else compute.forward(x, *others)[0]
     if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
         checks.no_transform()
     y, statistics = batch_norm(x, *others)
     if moving is not None:
         mean, var, batches, momentum = moving
-        move(mean, var, batches, statistics, x.numel() // max(x.shape[1], 1), momentum)
+        move(mean, var, batches, statistics, x.numel() // max(x.shape[1], 1), momentum, skip_nonfinite)
     return y

@@ -18,11 +18,11 @@ from bnnumba.torch.registry import within_threads
 
 
 class Whole(NamedTuple):
-    """What all ranks know of a batch: mean and var, float64 (features,); its count; whether any rank needs dx."""
+    """What all ranks know of a batch: mean and var, float64 (features,), of how many values; if any rank needs dx."""
 
     mean: Tensor
     var: Tensor
-    count: int
+    number: int
     needs_dx: bool
 
 
@@ -44,9 +44,7 @@ def moments_of(x: Tensor) -> Moments:
     return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), shape[0] * shape[2])
 
 
-def gradient_sums(
-    dy: Tensor, x: Tensor, y: Tensor | None, statistics: Tensor, epsilon: float, activation: str
-) -> Sums:
+def gradient_sums(dy: Tensor, x: Tensor, y: Tensor | None, statistics: Tensor, epsilon: float, activation: str) -> Sums:
     """Return the sums of dresidual * x_hat and of dresidual, and dresidual itself; y: what the activation gave."""
     _, dgamma, dbeta, dresidual = compute.backward(
         dy, x, y, statistics, None, epsilon, activation, False, False, y is not None
@@ -62,7 +60,7 @@ def input_gradient(
     order, shape = layout_of(x)
     dresidual, dx = dense_like("dy", dresidual, x, order), new(x, order)
     scale = np.ones(shape[1]) if gamma is None else gamma.detach().to(torch.float64).contiguous().numpy()
-    share = shape[0] * shape[2] / whole.count if whole.count else 0.0  # the kernel divides by the count of its own x
+    share = shape[0] * shape[2] / whole.number if whole.number else 0.0  # the kernel divides by the count of its own x
     forms.input_gradient(
         *(canonical(each, order, shape) for each in (dresidual, dense(x, order))),
         *(whole.mean.numpy(), whole.var.numpy(), scale, *(each * share for each in sums)),

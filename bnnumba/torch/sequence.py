@@ -12,8 +12,9 @@ from torch.nn.modules import module as modules
 
 from bnnumba.activations import LeakyRelu, text_of
 from bnnumba.torch.modules import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from bnnumba.torch.synchronized import SyncBatchNorm
 
-LAYERS = (BatchNorm1d, BatchNorm2d, BatchNorm3d)
+LAYERS = (BatchNorm1d, BatchNorm2d, BatchNorm3d, SyncBatchNorm)
 FORWARDS = {kind: kind.forward for kind in (*LAYERS, nn.ReLU, nn.ReLU6, nn.LeakyReLU)}  # of those that are known
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 

@@ -30,7 +30,8 @@ class SyncBatchNorm(Layer):
         As nn.SyncBatchNorm takes them.
     process_group : torch.distributed.ProcessGroup or None
         Whose ranks share the batch; None: all ranks. It needs a backend for the CPU: gloo, or MPI.
-    activation : None, a name or an instance of `bnnumba.activations`, by keyword only
+    activation, skip_nonfinite
+        As `Layer` takes them, by keyword only.
 
     Raises
     ------
@@ -43,8 +44,8 @@ class SyncBatchNorm(Layer):
 
     Notes
     -----
-    All ranks make the same training calls, and call `backward` on what depends on them. Layers are told by their number,
-    in the order of their first training calls. Copies share the process group.
+    All ranks make the same training calls, and call `backward` on what depends on them. Layers are told by their
+    number, in the order of their first training calls. Copies share the process group.
     """
 
     _name = ""  # what `convert` found it under
@@ -82,11 +83,11 @@ class SyncBatchNorm(Layer):
         """A copy of all but the process group."""
         made = type(self).__new__(type(self))
         memo[id(self)], memo[id(self.process_group)] = made, self.process_group
-        made.__setstate__(copy.deepcopy(vars(self), memo))
+        made.__setstate__(copy.deepcopy(self.__dict__, memo))
         return made
 
 
-@torch._disable_dynamo  # torch.compile's graphs end before and begin anew behind an exchange
+@torch._disable_dynamo  # type: ignore[untyped-decorator]  # torch.compile's graphs end before and begin anew behind an exchange
 def _together(layer: Any, group: Any, x: Tensor, residual: Tensor | None, activation: str) -> Tensor:
     weight, bias, mean, var = layer._features()
     moves = layer.track_running_stats and (mean is not None or var is not None)
@@ -95,6 +96,7 @@ def _together(layer: Any, group: Any, x: Tensor, residual: Tensor | None, activa
     caller = caller_of(
         *(layer, layer._name, group, 0 if batches is None else int(batches)),
         *(("features", x.shape[1]), ("dtype", str(x.dtype)), ("eps", layer.eps), ("momentum", layer.momentum)),
-        *(("activation", activation), ("track_running_stats", moves)),
+        *(("activation", activation), ("track_running_stats", moves), ("skip_nonfinite", layer.skip_nonfinite)),
     )
-    return batch_norm_together(x, residual, weight, bias, layer.eps, activation, moving, caller)
+    others = layer.eps, activation, moving, layer.skip_nonfinite
+    return batch_norm_together(x, residual, weight, bias, *others, caller)

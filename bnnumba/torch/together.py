@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from bnnumba._types import Array
 from bnnumba.pooling import Moments, rows_of
-from bnnumba.ranks import Call, call_of, exchange, merged_moments
+from bnnumba.ranks import call_of, exchange, merged_moments
 from bnnumba.torch import checks, compute
 from bnnumba.torch.group import link_of
 from bnnumba.torch.memory import ZERO
@@ -42,6 +42,7 @@ def batch_norm_together(
     epsilon: float,
     activation: str,
     moving: compute.Moving | None,
+    skip_nonfinite: bool,
     caller: Caller,
 ) -> Tensor:
     """Return y by the statistics of all ranks' x; what is moving, counts the batch and moves towards them.
@@ -56,14 +57,15 @@ def batch_norm_together(
     checks.without_data(x, residual, named, ZERO)
     graph = recorded()
     whole = _whole(moments_of(x), graph and x.requires_grad, caller)
-    if whole.count == 1:
+    if whole.number == 1:
         checks.one_value_per_channel(x.shape)
-    inputs = x, residual, gamma, beta
+    others: Any
+    inputs, others = (x, residual, gamma, beta), (epsilon, activation, moving, skip_nonfinite, whole)
     if not graph:
-        return _forward(*inputs, epsilon, activation, moving, whole)[0]
+        return _forward(*inputs, *others)[0]
     alone = whole.needs_dx and not any(each is not None and each.requires_grad for each in inputs)
     anchor = torch.empty(0, requires_grad=True) if alone else None
-    y: Tensor = _differentiable_part(*inputs, anchor, epsilon, activation, moving, whole, caller)
+    y: Tensor = _differentiable_part(*inputs, anchor, *others, caller)
     return y
 
 
@@ -87,6 +89,7 @@ def _forward(
     epsilon: float,
     activation: str,
     moving: compute.Moving | None,
+    skip_nonfinite: bool,
     whole: Whole,
 ) -> tuple[Tensor, Tensor]:
     """Return y and the statistics that made it."""
@@ -95,7 +98,7 @@ def _forward(
     )
     if moving is not None:
         mean, var, batches, momentum = moving
-        compute.move(mean, var, batches, outputs[1], whole.count, momentum)
+        compute.move(mean, var, batches, outputs[1], whole.number, momentum, skip_nonfinite)
     return outputs
 
 
@@ -109,20 +112,21 @@ class _Part(torch.autograd.Function):
         residual: Tensor | None,
         gamma: Tensor | None,
         beta: Tensor | None,
-        anchor: Tensor | None,
+        anchor: Tensor | None,  # noqa: ARG004  # what makes y differentiable, where nothing else does
         epsilon: float,
         activation: str,
         moving: compute.Moving | None,
+        skip_nonfinite: bool,
         whole: Whole,
         caller: Caller,
     ) -> Tensor:
-        y, statistics = _forward(x, residual, gamma, beta, epsilon, activation, moving, whole)
+        y, statistics = _forward(x, residual, gamma, beta, epsilon, activation, moving, skip_nonfinite, whole)
         ctx.save_for_backward(x, y if activation else None, statistics, gamma)
         ctx.epsilon, ctx.activation, ctx.whole, ctx.caller = epsilon, activation, whole, caller
         return y
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
         x, y, statistics, gamma = ctx.saved_tensors
         needs_dx, needs_dresidual, needs_dgamma, needs_dbeta, *_ = ctx.needs_input_grad
@@ -137,7 +141,7 @@ class _Part(torch.autograd.Function):
             own.dresidual if needs_dresidual else None,
             own.dgamma if needs_dgamma else None,  # autograd gives it the parameter's dtype
             own.dbeta if needs_dbeta else None,
-            *(None,) * 6,
+            *(None,) * 7,
         )
 
 

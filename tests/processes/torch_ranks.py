@@ -26,8 +26,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 def pair(features=3, dtype=torch.float32, **options):
     """The layer, and one process's."""
-    one, whole = ours.SyncBatchNorm(features, dtype=dtype, **options), ours.BatchNorm2d(features, dtype=dtype, **options)
-    return one, whole
+    return tuple(kind(features, dtype=dtype, **options) for kind in (ours.SyncBatchNorm, ours.BatchNorm2d))
 
 
 def check_step(layer, whole, x, dy):
@@ -106,7 +105,7 @@ def alone():
         near(ours.SyncBatchNorm(3, track_running_stats=False).eval()(x), nn.BatchNorm2d(3)(x))
         near(ours.SyncBatchNorm(3, process_group=groups[RANK])(x), nn.BatchNorm2d(3)(x))
         if SIZE > 1:
-            with pytest.raises(TypeError, match="process_group must be None or a group .* got int -100"):
+            with pytest.raises(TypeError, match=r"process_group must be None or a group .* got int -100"):
                 ours.SyncBatchNorm(3, process_group=groups[0])(x)
 
 

@@ -1,0 +1,92 @@
+"""What synchronization costs under torch.distributed: `python -m bench.synchronization_torch --ranks 2`.
+
+It starts the ranks itself, on this machine, with gloo and one thread each. Every rank has a batch of its own, of
+float32. The table has the microseconds of a layer's training forward and backward: with the statistics of all ranks'
+batches, and with those of the rank's own batch; what the one takes over the other; and two calls of all_reduce with as
+many bytes as the two exchanges have. All ranks begin a round together, the slowest rank's time counts, and each number
+is the median of many rounds, of which the calls that are compared take turns.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from torch import distributed, multiprocessing, nn
+
+from bnnumba.torch import BatchNorm1d, SyncBatchNorm
+
+CALLS = 10  # in a round
+
+
+def microseconds(calls: list[Callable[[], object]], rounds: int) -> list[float]:
+    times: list[list[float]] = [[] for _ in calls]
+    for number in range(rounds + 2):  # the first rounds may compile
+        for call, found in zip(calls, times, strict=True):
+            distributed.barrier()
+            start = perf_counter()
+            for _ in range(CALLS):
+                call()
+            took = torch.tensor([perf_counter() - start], dtype=torch.float64)
+            distributed.all_reduce(took, distributed.ReduceOp.MAX)
+            if number > 1:
+                found.append(1e6 * took.item() / CALLS)
+    return [statistics.median(found) for found in times]
+
+
+def training(layer: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    return lambda: layer(x).backward(x)
+
+
+def reducing(features: int) -> Callable[[], object]:
+    messages = [torch.ones(size, dtype=torch.float64) for size in (4 + 4 * features, 2 + 2 * features)]
+
+    def both() -> None:
+        for message in messages:
+            message.fill_(1.0)
+            distributed.all_reduce(message)
+
+    return both
+
+
+def rank_of_many(rank: int, ranks: int, meeting: str, options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
+    if rank == 0:
+        print(f"Microseconds of forward and backward, {ranks} ranks with {options.rows} rows each\n")
+        heads = "synchronized", "by itself", "difference", "two all_reduce", "of these"
+        print(f"{'features':>8}" + "".join(f"{head:>16}" for head in heads))
+    for features in options.features:
+        x = torch.randn(options.rows, features, generator=torch.Generator().manual_seed(rank), requires_grad=True)
+        calls = [training(SyncBatchNorm(features), x), training(BatchNorm1d(features), x), reducing(features)]
+        together, apart, reduced = microseconds(calls, options.rounds)
+        if rank == 0:
+            numbers = "".join(f"{each:16.1f}" for each in (together, apart, together - apart, reduced))
+            print(f"{features:8}{numbers}{(together - apart) / reduced:16.2f}", flush=True)
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.synchronization_torch", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--features", type=int, nargs="+", default=[64, 256, 1024])
+    parser.add_argument("--rows", type=int, default=128, help="of each rank's batch")
+    parser.add_argument("--rounds", type=int, default=100)
+    options = parser.parse_args()
+    os.environ.setdefault("NUMBA_NUM_THREADS", "1")
+    if Path("/sys/class/net/lo").exists():
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    with tempfile.TemporaryDirectory() as folder:
+        meeting = (Path(folder) / "meeting").as_uri()
+        multiprocessing.spawn(rank_of_many, (options.ranks, meeting, options), options.ranks)
+
+
+if __name__ == "__main__":
+    main()
