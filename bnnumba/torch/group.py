@@ -105,28 +105,30 @@ class Link:
         for piece in (framed[:ROOM], framed[ROOM:]):
             if piece.size:
                 tensor = torch.from_numpy(piece)
-                self._sent.append((to, self._group.send([tensor], to, TAG), tensor))
+                with self._with(to):
+                    self._sent.append((to, self._group.send([tensor], to, TAG), tensor))
 
     def _receive_into(self, tensor: torch.Tensor, source: int) -> None:
-        try:
+        with self._with(source):
             self._group.recv([tensor], source, TAG).wait()
-        except RuntimeError as error:
-            raise self._failed("from", source, error) from error
 
     def _wait_for_sent(self) -> None:
         while self._sent:
             to, work, _ = self._sent[0]
-            try:
+            with self._with(to):
                 work.wait()
-            except RuntimeError as error:
-                raise self._failed("to", to, error) from error
             del self._sent[0]
 
-    def _failed(self, way: str, rank: int, error: RuntimeError) -> RuntimeError:
-        return RuntimeError(
-            f"{self._call}: rank {self.rank} got no message {way} rank {rank}, which has failed or makes other calls, "
-            f"or came too late for the process group's timeout: {error}"
-        )
+    @contextmanager
+    def _with(self, rank: int) -> Iterator[None]:
+        """Give the error of a message that fails the words that a caller needs."""
+        try:
+            yield
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"{self._call}: rank {self.rank} waited in vain for rank {rank}, which has failed, has ended, makes "
+                f"other calls or came later than the process group's timeout: {error}"
+            ) from error
 
 
 _links: WeakKeyDictionary[Any, Link] = WeakKeyDictionary()
@@ -142,10 +144,13 @@ def link_of(group: Any) -> Link:
     return link
 
 
+def initialized() -> bool:
+    """Whether this process is one of torch.distributed's."""
+    return bool(distributed.is_available() and distributed.is_initialized())
+
+
 def group_of(given: Any) -> Any:
-    """Return the group that a layer's `process_group` says, the world for None; None where there is nobody else."""
-    if not (distributed.is_available() and distributed.is_initialized()):
-        return None
+    """Return the group that a layer's `process_group` says, the world for None; None where it has one rank only."""
     group = distributed.group.WORLD if given is None else given
     if not isinstance(group, distributed.ProcessGroup):
         raise TypeError(

@@ -8,7 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from bnnumba.torch.group import group_of
+from bnnumba.torch.group import group_of, initialized
 from bnnumba.torch.modules import Layer
 from bnnumba.torch.together import batch_norm_together, caller_of
 
@@ -68,11 +68,9 @@ class SyncBatchNorm(Layer):
 
     def activated(self, input: Tensor, residual: Tensor | None, activation: str) -> Tensor:  # noqa: A002
         """Do as `forward`, but with this activation."""
-        group = group_of(self.process_group) if self.training else None
-        if group is None:
+        if not self.training or not initialized():
             return super().activated(input, residual, activation)
-        self._check_input_dim(input)
-        y: Tensor = _together(self, group, input, residual, activation)
+        y: Tensor = _trained(self, input, residual, activation)
         return y
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002
@@ -88,7 +86,11 @@ class SyncBatchNorm(Layer):
 
 
 @torch._disable_dynamo  # type: ignore[untyped-decorator]  # torch.compile's graphs end before and begin anew behind an exchange
-def _together(layer: Any, group: Any, x: Tensor, residual: Tensor | None, activation: str) -> Tensor:
+def _trained(layer: Any, x: Tensor, residual: Tensor | None, activation: str) -> Tensor:
+    group = group_of(layer.process_group)
+    if group is None:
+        return Layer.activated(layer, x, residual, activation)
+    layer._check_input_dim(x)
     weight, bias, mean, var = layer._features()
     moves = layer.track_running_stats and (mean is not None or var is not None)
     batches = layer._batches() if moves else None
