@@ -105,30 +105,31 @@ class Link:
         for piece in (framed[:ROOM], framed[ROOM:]):
             if piece.size:
                 tensor = torch.from_numpy(piece)
-                with self._with(to):
+                try:
                     self._sent.append((to, self._group.send([tensor], to, TAG), tensor))
+                except RuntimeError as error:
+                    raise self._failed(to, error) from error
 
     def _receive_into(self, tensor: torch.Tensor, source: int) -> None:
-        with self._with(source):
+        try:
             self._group.recv([tensor], source, TAG).wait()
+        except RuntimeError as error:
+            raise self._failed(source, error) from error
 
     def _wait_for_sent(self) -> None:
         while self._sent:
             to, work, _ = self._sent[0]
-            with self._with(to):
+            try:
                 work.wait()
+            except RuntimeError as error:
+                raise self._failed(to, error) from error
             del self._sent[0]
 
-    @contextmanager
-    def _with(self, rank: int) -> Iterator[None]:
-        """Give the error of a message that fails the words that a caller needs."""
-        try:
-            yield
-        except RuntimeError as error:
-            raise RuntimeError(
-                f"{self._call}: rank {self.rank} waited in vain for rank {rank}, which has failed, has ended, makes "
-                f"other calls or came later than the process group's timeout: {error}"
-            ) from error
+    def _failed(self, rank: int, error: RuntimeError) -> RuntimeError:
+        return RuntimeError(
+            f"{self._call}: rank {self.rank} waited in vain for rank {rank}, which has failed, has ended, makes other "
+            f"calls or came later than the process group's timeout: {error}"
+        )
 
 
 _links: WeakKeyDictionary[Any, Link] = WeakKeyDictionary()

@@ -71,9 +71,9 @@ def batch_norm_together(
 
 def _whole(part: Moments, needs_dx: bool, caller: Caller) -> Whole:
     own = np.concatenate([[float(needs_dx), float(part.count)], rows_of(part.spread).ravel()])
-    needs, count, *_ = merged = caller.exchange("training call", own, _merged)
-    mean, _, var, _ = torch.from_numpy(merged[2:].reshape(4, -1))
-    return Whole(mean, var, int(count), bool(needs))
+    merged = caller.exchange("training call", own, _merged)
+    rows = torch.from_numpy(merged[2:].reshape(4, -1))
+    return Whole(rows[0], rows[2], int(merged[1]), bool(merged[0]))
 
 
 def _merged(lower: Array, higher: Array) -> Array:
