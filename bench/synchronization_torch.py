@@ -2,9 +2,11 @@
 
 It starts the ranks itself, on this machine, with gloo and one thread each. Every rank has a batch of its own, of
 float32. The table has the microseconds of a layer's training forward and backward: with the statistics of all ranks'
-batches, and with those of the rank's own batch; what the one takes over the other; and two calls of all_reduce with as
-many bytes as the two exchanges have. All ranks begin a round together, the slowest rank's time counts, and each number
-is the shortest of many rounds, of which the calls that are compared take turns.
+batches; with those of the rank's own batch; with these, and after each of the two passes a call of all_reduce with as
+many bytes as an exchange has; and two such calls alone. The last two columns are what synchronization takes over the
+layer by itself, divided by what all_reduce takes between the passes, and alone. All ranks begin a round together, the
+slowest rank's time counts, and each number is the shortest of many rounds, of which the calls that are compared take
+turns.
 """
 
 import argparse
@@ -42,14 +44,30 @@ def training(layer: nn.Module, x: torch.Tensor) -> Callable[[], object]:
 
 
 def reducing(features: int) -> Callable[[], object]:
-    messages = [torch.ones(size, dtype=torch.float64) for size in (4 + 4 * features, 2 + 2 * features)]
+    forward, backward = messages(features)
 
     def both() -> None:
-        for message in messages:
-            message.fill_(1.0)
-            distributed.all_reduce(message)
+        distributed.all_reduce(forward)
+        distributed.all_reduce(backward)
 
     return both
+
+
+def training_and_reducing(layer: nn.Module, x: torch.Tensor) -> Callable[[], object]:
+    forward, backward = messages(x.shape[1])
+
+    def both() -> None:
+        y = layer(x)
+        distributed.all_reduce(forward)
+        y.backward(x)
+        distributed.all_reduce(backward)
+
+    return both
+
+
+def messages(features: int) -> list[torch.Tensor]:
+    """Of as many bytes as an exchange forward, and one backward, sends."""
+    return [torch.zeros(size, dtype=torch.float64) for size in (4 + 4 * features, 2 + 2 * features)]
 
 
 def rank_of_many(rank: int, ranks: int, meeting: str, options: argparse.Namespace) -> None:
@@ -57,15 +75,17 @@ def rank_of_many(rank: int, ranks: int, meeting: str, options: argparse.Namespac
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=ranks)
     if rank == 0:
         print(f"Microseconds of forward and backward, {ranks} ranks with {options.rows} rows each\n")
-        heads = "synchronized", "by itself", "difference", "two all_reduce", "of these"
+        heads = "synchronized", "by itself", "and all_reduce", "all_reduce", "ratio between", "ratio alone"
         print(f"{'features':>8}" + "".join(f"{head:>16}" for head in heads))
     for features in options.features:
         x = torch.randn(options.rows, features, generator=torch.Generator().manual_seed(rank), requires_grad=True)
-        calls = [training(SyncBatchNorm(features), x), training(BatchNorm1d(features), x), reducing(features)]
-        together, apart, reduced = microseconds(calls, options.rounds)
+        layer = BatchNorm1d(features)
+        calls = [training(each, x) for each in (SyncBatchNorm(features), layer)]
+        times = microseconds([*calls, training_and_reducing(layer, x), reducing(features)], options.rounds)
+        together, apart, between, alone = times
         if rank == 0:
-            numbers = "".join(f"{each:16.1f}" for each in (together, apart, together - apart, reduced))
-            print(f"{features:8}{numbers}{(together - apart) / reduced:16.2f}", flush=True)
+            ratios = (together - apart) / (between - apart), (together - apart) / alone
+            print(f"{features:8}" + "".join(f"{each:16.1f}" for each in times) + "".join(f"{r:16.2f}" for r in ratios))
     distributed.barrier()
     distributed.destroy_process_group()
 

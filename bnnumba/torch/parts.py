@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bnnumba import checks, forms
@@ -13,7 +12,7 @@ from bnnumba._types import Array
 from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
 from bnnumba.torch import compute
-from bnnumba.torch.memory import canonical, dense, dense_like, layout_of, new, zero_of
+from bnnumba.torch.memory import array_of, canonical, dense, dense_like, layout_of, new, zero_of
 from bnnumba.torch.registry import within_threads
 
 
@@ -59,7 +58,7 @@ def input_gradient(
     """Return dx = gamma*rstd * (dresidual - (dbeta + x_hat*dgamma)/count), with sums = dgamma, dbeta of all parts."""
     order, shape = layout_of(x)
     dresidual, dx = dense_like("dy", dresidual, x, order), new(x, order)
-    scale = np.ones(shape[1]) if gamma is None else gamma.detach().to(torch.float64).contiguous().numpy()
+    scale = np.ones(shape[1]) if gamma is None else np.array(array_of(gamma), np.float64)
     share = shape[0] * shape[2] / whole.number if whole.number else 0.0  # the kernel divides by the count of its own x
     forms.input_gradient(
         *(canonical(each, order, shape) for each in (dresidual, dense(x, order))),

@@ -98,7 +98,8 @@ def _trained(layer: Any, x: Tensor, residual: Tensor | None, activation: str) ->
     caller = caller_of(
         *(layer, layer._name, group, 0 if batches is None else int(batches)),
         *(("features", x.shape[1]), ("dtype", str(x.dtype)), ("eps", layer.eps), ("momentum", layer.momentum)),
-        *(("activation", activation), ("track_running_stats", moves), ("skip_nonfinite", layer.skip_nonfinite)),
+        # not the activation: a hook on one rank, to log something for instance, keeps that in a module of its own
+        *(("track_running_stats", moves), ("skip_nonfinite", layer.skip_nonfinite)),
     )
     others = layer.eps, activation, moving, layer.skip_nonfinite
     return batch_norm_together(x, residual, weight, bias, *others, caller)
