@@ -27,6 +27,9 @@ CASES = {  # the layer, the input's shape, options: PyTorch's own tests have the
     "2d empty images": ("BatchNorm2d", (3, 5, 0, 2), {}),
     "2d one of each": ("BatchNorm2d", (1, 1, 1, 2), {}),
     "3d": ("BatchNorm3d", (2, 3, 4, 4, 4), {"momentum": 0.7}),
+    "synchronized, alone, columns": ("SyncBatchNorm", (4, 10), {}),
+    "synchronized, alone, images": ("SyncBatchNorm", (2, 3, 6, 6), {"momentum": None}),
+    "synchronized, alone, without statistics": ("SyncBatchNorm", (2, 3, 6, 6), {"track_running_stats": False}),
 }
 
 

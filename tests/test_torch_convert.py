@@ -354,8 +354,7 @@ def test_what_is_left_alone():
             "subclass": Own(3),
             "meta": nn.BatchNorm2d(3, device="meta"),
             "dtype": half,
-            "lazy": nn.LazyBatchNorm2d(),
-            "synchronized": nn.SyncBatchNorm(3),
+            "other": nn.InstanceNorm2d(3),
         }
     )
     before = kinds(model)
