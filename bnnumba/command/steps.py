@@ -37,6 +37,8 @@ def of_pytorch(dtype: str) -> Iterator[Step]:
                 layer = layers.BatchNorm2d(shape[1], activation=activation)
                 words = f"{dtype}, {shape}{', relu' if activation else ''}{', residual' if residual is x else ''}"
                 yield f"a layer of PyTorch of {words}", lambda x=x, r=residual, n=layer: _torch_step(x, r, n)  # type: ignore[misc]
+            words = f"{dtype}, {shape}{', relu' if activation else ''}"
+            yield f"a synchronized layer of PyTorch of {words}", lambda x=x, a=activation: _part_step(x, a or "")  # type: ignore[misc]
 
 
 def _step(x: Any, activation: Any, options: dict[str, Any]) -> None:
@@ -60,3 +62,14 @@ def _torch_step(x: Any, residual: Any, layer: Any) -> None:
                 parameters(leaf, added).sum().backward()
             parameters.requires_grad_(False)(x, residual)
             parameters.requires_grad_(True)
+
+
+def _part_step(x: Any, activation: str) -> None:
+    """Do what a rank of many does with its part of a batch."""
+    parts, compute = import_module("bnnumba.torch.parts"), import_module("bnnumba.torch.compute")
+    ones = x.new_ones(x.shape[1]).double()
+    whole = parts.Whole(ones, ones, x.numel() // x.shape[1], True)
+    parts.moments_of(x)
+    y, statistics = compute.forward(x, None, None, None, ones, ones, 1e-5, activation)
+    sums = parts.gradient_sums(x, x, y if activation else None, statistics, 1e-5, activation)
+    parts.input_gradient(sums.dresidual, x, None, whole, (ones.numpy(), ones.numpy()), 1e-5)

@@ -85,11 +85,15 @@ def array_of(tensor: Tensor | None) -> Any:
     return (tensor if tensor.element_size() > HALF else tensor.float()).numpy()
 
 
-def canonical(tensor: Tensor, order: torch.memory_format, shape: tuple[int, int, int]) -> Any:
-    """The array (outer, feature, inner) on the memory of a tensor that is dense in this order, as kernels take it."""
-    tensor = tensor.detach()
-    if order is not torch.contiguous_format:
-        tensor = tensor.movedim(1, -1)
-    if tensor.element_size() == HALF:
-        tensor = tensor.view(torch.int16 if tensor.dtype is torch.bfloat16 else torch.uint16)
-    return tensor.numpy().reshape(shape)
+class _Memory:
+    """A dense tensor's memory, which NumPy reads without `Tensor.numpy`: after that no storage could be resized."""
+
+    def __init__(self, tensor: Tensor, shape: tuple[int, ...]) -> None:
+        self._tensor, place = tensor, (address("tensor", tensor), False)
+        zero: Any = ZERO[tensor.dtype]
+        self.__array_interface__ = {"data": place, "shape": shape, "typestr": zero.dtype.str, "version": 3}
+
+
+def canonical(tensor: Tensor, shape: tuple[int, int, int]) -> Any:
+    """The array (outer, feature, inner) on the memory of a tensor that is dense in x's order, as kernels take it."""
+    return np.asarray(_Memory(tensor, shape))

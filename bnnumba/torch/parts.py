@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bnnumba import checks, forms
@@ -12,7 +13,7 @@ from bnnumba._types import Array
 from bnnumba.pairs import Pair
 from bnnumba.pooling import Moments, Spread
 from bnnumba.torch import compute
-from bnnumba.torch.memory import array_of, canonical, dense, dense_like, layout_of, new, zero_of
+from bnnumba.torch.memory import canonical, dense, dense_like, layout_of, new, zero_of
 from bnnumba.torch.registry import within_threads
 
 
@@ -39,7 +40,7 @@ def moments_of(x: Tensor) -> Moments:
     zero_of("input", x)
     order, shape = layout_of(x)
     mean, var, rest = (np.empty(shape[1]) for _ in range(3))
-    forms.moments_and_rest_into(canonical(dense(x, order), order, shape), mean, var, rest)
+    forms.moments_and_rest_into(canonical(dense(x, order), shape), mean, var, rest)
     return Moments.of(Spread(Pair(mean, rest), Pair(var, np.zeros_like(var))), shape[0] * shape[2])
 
 
@@ -58,11 +59,11 @@ def input_gradient(
     """Return dx = gamma*rstd * (dresidual - (dbeta + x_hat*dgamma)/count), with sums = dgamma, dbeta of all parts."""
     order, shape = layout_of(x)
     dresidual, dx = dense_like("dy", dresidual, x, order), new(x, order)
-    scale = np.ones(shape[1]) if gamma is None else np.array(array_of(gamma), np.float64)
+    scale = np.ones(shape[1]) if gamma is None else gamma.detach().to(torch.float64, copy=True).numpy()
     share = shape[0] * shape[2] / whole.number if whole.number else 0.0  # the kernel divides by the count of its own x
     forms.input_gradient(
-        *(canonical(each, order, shape) for each in (dresidual, dense(x, order))),
+        *(canonical(each, shape) for each in (dresidual, dense(x, order))),
         *(whole.mean.numpy(), whole.var.numpy(), scale, *(each * share for each in sums)),
-        *(checks.epsilon(epsilon), canonical(dx, order, shape)),
+        *(checks.epsilon(epsilon), canonical(dx, shape)),
     )
     return dx

@@ -4,6 +4,8 @@ import sys
 
 import torch
 from torch import distributed, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.checkpoint import checkpoint
@@ -146,6 +148,15 @@ def averaged():
         torch.testing.assert_close(own, theirs, rtol=1e-4, atol=1e-5)
 
 
+def sharded():
+    """By FSDP, whose ranks hold parts of the parameters, and take their storage away in between."""
+    expected = losses(make_model(), steps=3)
+    model = ours.convert(make_model(), sync=True)
+    if SIZE > 1:
+        fully_shard(model, mesh=init_device_mesh("cpu", (SIZE,)))
+    torch.testing.assert_close(losses(model, evenly, steps=3), expected, rtol=2e-4, atol=2e-4)
+
+
 def fails():
     """The last rank's own error, behind its model's second layer."""
     model = ours.convert(make_model(), sync=True)
@@ -154,7 +165,7 @@ def fails():
     model(part(batch(0)[0], evenly))
 
 
-CHECKS = (residual_network, accumulated, checkpointed, compiled, averaged)
+CHECKS = (residual_network, accumulated, checkpointed, compiled, averaged, sharded)
 SCENARIOS = {each.__name__: each for each in (*CHECKS, fails)}
 
 if __name__ == "__main__":
