@@ -193,7 +193,7 @@ def test_exported(sync):
     model = ours.convert(make_model(), sync=sync).eval()
     x = torch.randn(8, 3, 6, 6)
     program = torch.export.export(model, (x,))
-    assert any("bnnumba" in str(node.target) for node in program.graph.nodes)
+    assert not any("bnnumba" in str(node.target) for node in program.graph.nodes)  # PyTorch alone can load it
     near(program.module()(x), model(x))
 
 

@@ -11,16 +11,21 @@ from torch.autograd import forward_ad  # noqa: E402
 from torch.fx.experimental.proxy_tensor import make_fx  # noqa: E402
 
 from bnnumba import torch as ours  # noqa: E402
+from bnnumba.activations import LeakyRelu  # noqa: E402
 from bnnumba.torch import compute  # noqa: E402
 from tests.tools.subprocesses import run_python  # noqa: E402
 from tests.tools.torch_layers import LAST, both, data, near  # noqa: E402
 
 
-def test_compiled_without_a_graph_break():
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("activation", ["relu", "relu6", LeakyRelu(0.2)], ids=str)
+def test_compiled_without_a_graph_break(activation, exact):
     torch.compiler.reset()
     torch.manual_seed(0)
     convolution = nn.Conv2d(3, 8, 3)
-    model = nn.Sequential(convolution, ours.BatchNorm2d(8, activation="relu"), ours.BatchNorm2d(8, momentum=None))
+    model = nn.Sequential(convolution, ours.BatchNorm2d(8, activation=activation), ours.BatchNorm2d(8, momentum=None))
+    for layer in model[1:]:
+        layer.exact = exact
     twin = copy.deepcopy(model)
     compiled = torch.compile(twin, fullgraph=True, backend="aot_eager")
     for shape in ((4, 3, 6, 6), (4, 3, 6, 6), (5, 3, 7, 7)):
@@ -33,6 +38,37 @@ def test_compiled_without_a_graph_break():
                 torch.testing.assert_close(b, a, rtol=1e-4, atol=1e-4)
     for a, b in zip(model.buffers(), twin.buffers(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+def operations_of(layer, *inputs):
+    """The operations that a compiler sees in a call."""
+    torch.compiler.reset()
+    names = []
+
+    def backend(graph, _):
+        names.extend(str(node.target) for node in graph.graph.nodes if node.op.startswith("call"))
+        return graph
+
+    torch.compile(layer, backend=backend, fullgraph=True)(*inputs)
+    return " ".join(names)
+
+
+def test_what_a_compiler_gets():
+    """PyTorch's operations, which mean the same; ours where they would not."""
+    x = torch.randn(4, 3, 5, 5)
+    plain, exact, skipping = ours.BatchNorm2d(3), ours.BatchNorm2d(3), ours.BatchNorm2d(3, skip_nonfinite=True)
+    exact.exact = True
+    assert "bnnumba" not in operations_of(plain, x)
+    assert "bnnumba" not in operations_of(plain.bfloat16(), x.bfloat16())
+    assert "bnnumba" not in operations_of(ours.BatchNorm2d(3), x.half())
+    for layer in (exact, skipping, ours.BatchNorm2d(3, eps=0.0), ours.BatchNorm2d(3, momentum=None)):
+        assert "bnnumba" in operations_of(layer, x)
+    assert "bnnumba" in operations_of(ours.BatchNorm2d(3), x.double())
+    layer = ours.BatchNorm2d(3, activation="relu6")
+    near(torch.compile(copy.deepcopy(layer), backend="eager")(x, x), layer(x, x))
+    compiled = torch.compile(layer, backend="eager")
+    with pytest.raises(ValueError, match="residual must have the shape of x"):
+        compiled(x, x[:1])
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["", "statistics"])

@@ -10,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from bnnumba import checks
 from bnnumba.activations import Activation, activation_of, public, text_of
 from bnnumba.torch.checks import one_value_per_channel
+from bnnumba.torch.handing import by_pytorch, hands_over
 from bnnumba.torch.operations import batch_norm_layer
 
 
@@ -32,9 +33,16 @@ class Layer(_BatchNorm):
     skip_nonfinite : bool, by keyword only
         True leaves the running statistics of features as they were whose batch mean or variance is NaN or infinite, as
         float16 with a scaled loss has them now and then. The batch counts in num_batches_tracked.
+
+    Attributes
+    ----------
+    exact : bool, False
+        True computes everything here, with this package's bits. False leaves to PyTorch's operations what torch.compile
+        or torch.export takes, as a compiler joins them with what is around them.
     """
 
     skip_nonfinite = False
+    exact = False
 
     def __init__(
         self, *arguments: Any, activation: Activation | None = None, skip_nonfinite: bool = False, **options: Any
@@ -70,7 +78,9 @@ class Layer(_BatchNorm):
     def activated(self, input: Tensor, residual: Tensor | None, activation: str) -> Tensor:  # noqa: A002
         """Do as `forward`, but with this activation."""
         self._check_input_dim(input)
-        weight, bias, mean, var = self._features()
+        weight, bias, mean, var = features = self._features()
+        if hands_over(self, input, features):
+            return by_pytorch(self, input, residual, activation)
         running = mean is not None or var is not None
         by_batch, moves = self.training or not running, self.training and self.track_running_stats and running
         if by_batch and input.numel() == max(input.shape[1], 1):
