@@ -1,7 +1,7 @@
 """`bnnumba.jax` beside jnp as Flax computes it: forward and backward through `jax.grad`; checked, and then timed.
 
-As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both are compiled by `jax.jit`, on the same arrays, in
-recycled memory, and take turns; the shortest time of all turns counts. `test_overhead` times a call that has next to
+As in `bench_batch_norm`, nothing is timed without --benchmark-only. Both are compiled by `jax.jit`, on the same arrays,
+in recycled memory, and take turns; the shortest time of all turns counts. `test_overhead` times a call that has next to
 nothing to do, beside an empty compiled function of the same arrays.
 """
 

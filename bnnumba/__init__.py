@@ -2,8 +2,8 @@
 
 The functions take arrays with any feature axes; `BatchNormalization` is a layer in Keras's terms; `bnnumba.kernels` is
 what both call, and what a caller's own `@njit` code may call; `bnnumba.activations` is what may stand behind the
-normalization. `bnnumba.torch`, `.mpi`, `.dask`, `.sklearn` and `.xarray` need the libraries of these names: each is
-imported at its first use.
+normalization. `bnnumba.torch`, `.jax`, `.mpi`, `.dask`, `.sklearn` and `.xarray` need the libraries of these names:
+each is imported at its first use.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bnnumba.streaming import population_moments
 
 if TYPE_CHECKING:
     from bnnumba import dask as dask
+    from bnnumba import jax as jax
     from bnnumba import mpi as mpi
     from bnnumba import sklearn as sklearn
     from bnnumba import torch as torch
@@ -52,7 +53,14 @@ __all__ = [
 ]
 
 # What imports itself, and the library that each needs.
-_ROOMS = {"dask": "dask", "mpi": "mpi4py", "sklearn": "sklearn", "torch": "torch", "xarray": "xarray"}
+_ROOMS = {
+    "dask": "dask",
+    "jax": "jax",
+    "mpi": "mpi4py",
+    "sklearn": "sklearn",
+    "torch": "torch",
+    "xarray": "xarray",
+}
 
 if not TYPE_CHECKING:  # or no type checker would tell a wrong name
 

@@ -10,7 +10,14 @@ import pytest
 import bnnumba
 from tests.tools.subprocesses import run_python
 
-ROOMS = {"dask": "dask", "mpi": "mpi4py", "sklearn": "sklearn", "torch": "torch", "xarray": "xarray"}
+ROOMS = {
+    "dask": "dask",
+    "jax": "jax",
+    "mpi": "mpi4py",
+    "sklearn": "sklearn",
+    "torch": "torch",
+    "xarray": "xarray",
+}
 
 AT_FIRST_USE = """
 import sys
@@ -62,7 +69,7 @@ def test_dir_works_beside_a_module_that_was_made_by_hand(monkeypatch):
 
 
 def test_help_works_where_a_library_is_missing():
-    hide = "import sys; sys.modules.update(dict.fromkeys(['dask', 'mpi4py', 'sklearn', 'torch', 'xarray']))"
+    hide = "import sys; sys.modules.update(dict.fromkeys(['dask', 'jax', 'mpi4py', 'sklearn', 'torch', 'xarray']))"
     printed = run_python("-c", f"{hide}; import bnnumba; help(bnnumba)")
     assert "population_moments(" in printed
 

@@ -8,7 +8,7 @@ Under vmap, what is mapped over becomes more features: one call computes them al
 """
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 import jax
@@ -71,7 +71,8 @@ def alike(arrays: Any) -> Any:
 
 def _varying(array: Array) -> frozenset[Any]:
     kind: Any = jax.typeof(array)
-    return kind.mat.varying if hasattr(kind, "mat") else kind.vma  # before JAX 0.10
+    axes: frozenset[Any] = kind.mat.varying if hasattr(kind, "mat") else kind.vma  # as before JAX 0.10
+    return axes
 
 
 def takes_y(kind: str, options: Options, x: Array) -> bool:
@@ -99,7 +100,7 @@ def _given(array: Array | None) -> tuple[Array, ...]:
     return () if array is None else (array,)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _call(target: Target, options: Options, results: tuple[Any, ...]) -> Callable[..., tuple[Array, ...]]:
     """The function that calls a target with data first, and returns such results."""
     slope = options.activation[0] if options.activation else 0.0

@@ -31,7 +31,7 @@ def batch_norm(
 
 def _batch_norm_forward(options: Options, *inputs: Any) -> tuple[Any, Any]:
     x, gamma, beta, residual = _values(inputs)
-    y, mean, var, rows = outputs = batch_norm(options, x, gamma, beta, residual)
+    y, _, var, rows = outputs = batch_norm(options, x, gamma, beta, residual)
     return outputs, (x, gamma, beta, var, rows, y if calls.takes_y("backward", options, x) else None)
 
 

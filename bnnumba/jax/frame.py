@@ -84,15 +84,15 @@ def has(frame: int, which: int, count: int, kind: int) -> bool:
     if word(frame, which + COUNT) != count:
         return False
     kinds = word(frame, which + KINDS)
+    same = True
     for each in range(count):
-        if int32_at(kinds + 4 * each) != kind:
-            return False
-    return True
+        same = same and int32_at(kinds + 4 * each) == kind
+    return same
 
 
 @helper
 def has_buffers(frame: int, arguments: int, results: int) -> bool:
-    return has(frame, ARGUMENTS, arguments, IS_BUFFER) and has(frame, RESULTS, results, IS_BUFFER)
+    return bool(has(frame, ARGUMENTS, arguments, IS_BUFFER) and has(frame, RESULTS, results, IS_BUFFER))
 
 
 @helper
@@ -211,8 +211,8 @@ def answer(frame: int, place: int, status: int) -> int:
     """Return what XLA expects; a question is answered by the version."""
     if not is_call(frame):
         _copy_word(place + 8 * VERSION, word(word(frame, EXTENSION), METADATA) + VERSION_BYTE)
-        return signed(0)
+        return 0
     if status == DONE:
-        return signed(0)
+        return 0
     error: int = _error(word(word(frame, API), ERROR_CREATE), signed(status))
     return error

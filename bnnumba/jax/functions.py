@@ -32,12 +32,44 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     """Normalize x by its own moments: the training forward.
 
-    y = act(gamma * (x - mean) * rstd + beta + residual)    rstd = 1/sqrt(var + epsilon)
-    mean = sum(x)/count    var = sum((x - mean)**2)/count
+        y = act(gamma * (x - mean) * rstd + beta + residual)    rstd = 1/sqrt(var + epsilon)
+        mean = sum(x)/count    var = sum((x - mean)**2)/count
+
+    Parameters
+    ----------
+    x : array of JAX or NumPy, at least 1-D, float32, float64, float16 or bfloat16
+        On the CPU. Of NumPy's float64 JAX makes float32, unless jax_enable_x64 is set.
+    gamma, beta : arrays of real floats, of the feature shape (x's sizes along `axis`), or None for 1 and 0
+    axis : int or tuple of ints
+        The feature axes, which are kept, as in Keras and Flax; all others are reduced.
+    epsilon : real number >= 0
+        A number of Python, no array. Flax's is 1e-5.
+    activation : None, a name or an instance of `bnnumba.activations`
+    residual : array of x's shape and dtype, or None for 0
+
+    Returns
+    -------
+    y : array
+        Of x's shape and dtype.
+    mean, var : arrays of the feature shape
+        Of the batch, float64 rounded to float32 where JAX has no float64; var is the population variance.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is not as above.
+    RuntimeError
+        If JAX's version of XLA is not known, or NUMBA_DISABLE_JIT is set.
+
+    Notes
+    -----
+    Differentiable in reverse (`jax.grad`, `jax.vjp`, `jax.jacrev`), in y, mean and var, as often as one likes; not in
+    forward mode. The backward pass has mean and var in float64. Under `jax.vmap`, each slice has moments of its own.
     """
     x, view, options = _problem(x, axis, epsilon, activation, residual)
     gamma, beta = _features("gamma", gamma, view, 1.0), _features("beta", beta, view, 0.0)
-    return _batch_norm(options, view, x, gamma, beta, residual)
+    outputs: tuple[Array, Array, Array] = _batch_norm(options, view, x, gamma, beta, residual)
+    return outputs
 
 
 def normalize(
@@ -52,11 +84,35 @@ def normalize(
     activation: Activation | None = None,
     residual: Array | None = None,
 ) -> Array:
-    """Normalize x by a given mean and variance: inference, with moving statistics."""
+    """Normalize x by a given mean and variance: inference, with moving statistics.
+
+        y = act(gamma * (x - mean) * rstd + beta + residual)    rstd = 1/sqrt(var + epsilon)
+
+    Parameters
+    ----------
+    mean, var : arrays of real floats, of the feature shape
+    x, gamma, beta, axis, epsilon, activation, residual
+        As for `batch_norm`. Where var + epsilon is 0, rstd is taken as 0.
+
+    Returns
+    -------
+    array
+        y, of x's shape and dtype.
+
+    Raises
+    ------
+    TypeError, ValueError, RuntimeError
+        As `batch_norm` does.
+
+    Notes
+    -----
+    Differentiable as `batch_norm`, in mean and var too.
+    """
     x, view, options = _problem(x, axis, epsilon, activation, residual)
     statistics = _features("mean", mean, view), _features("var", var, view)
     affine = _features("gamma", gamma, view, 1.0), _features("beta", beta, view, 0.0)
-    return _normalize(options, view, x, (*statistics, *affine), residual)
+    y: Array = _normalize(options, view, x, (*statistics, *affine), residual)
+    return y
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -121,7 +177,15 @@ def _problem(x: Any, axis: Any, epsilon: Any, activation: Any, residual: Any) ->
 def _array(name: str, value: Any) -> Any:
     if not isinstance(value, jax.Array | np.ndarray):
         raise TypeError(f"{name} must be an array of JAX or NumPy, got {checks.described(value)}")
+    if not isinstance(value, jax.core.Tracer | np.ndarray):
+        _on_cpu(name, value)
     return jnp.asarray(value)
+
+
+def _on_cpu(name: str, value: Any) -> None:
+    platforms = sorted({device.platform for device in value.devices()})
+    if platforms != ["cpu"]:
+        raise ValueError(f"{name} must be on the CPU, got an array on {', '.join(platforms)}")
 
 
 def _data(name: str, value: Any) -> Any:
@@ -145,6 +209,6 @@ def _like(name: str, value: Any, x: Array) -> Any:
 def _features(name: str, value: Any, view: axes.View, default: float | None = None) -> Array:
     if value is None and default is not None:
         return jnp.full(view.feature_shape, default, calls.wide())
-    array = _array(name, value)
+    array: Array = _array(name, value)
     checks.of_features(name, array, view.feature_shape)
     return array

@@ -1,9 +1,9 @@
-"""What XLA calls: functions of C that find arrays in a call frame, check them, and run a kernel on them, without Python.
+"""What XLA calls: functions of C that find arrays in a call frame, check them, and run a kernel, without Python.
 
 Each takes the frame's address, and returns 0, or the address of an error that XLA has made; `frame` says what buffers
-are. The attributes, which XLA sorts by name, are epsilon and slope, float64. `targets` compiles these functions once for
-each kernel, dtype and activation, each time with other functions and numbers in the place of those under "what a target
-has of its own".
+are. The attributes, which XLA sorts by name, are epsilon and slope, float64. `targets` compiles these functions once
+for each kernel, dtype and activation, each time with other functions and numbers in the place of those under "what a
+target has of its own".
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ from bnnumba.jax.frame import (
     DONE,
     MEMORY,
     MISSING,
+    OF_ATTRIBUTES,
     OF_DATA,
     OF_FEATURES,
     OF_ROWS,
-    OF_ATTRIBUTES,
     SINGLE,
     THREADED_BYTES,
     TOGETHER,
@@ -57,7 +57,7 @@ EXTRA_ARGUMENTS = EXTRA_RESULTS = 0  # the residual, or y; dresidual
 @helper
 def place() -> int:
     """Return the address of the target's numbers."""
-    return signed(0)
+    return 0
 
 
 @helper

@@ -68,7 +68,8 @@ class Target(NamedTuple):
     @property
     def name(self) -> str:
         """What XLA knows it by."""
-        return "_".join(["bnnumba", self.kind, self.dtype, self.activation or "plain", *["residual"] * self.residual])
+        parts = ["bnnumba_cpu", self.kind, self.dtype, self.activation, "residual" if self.residual else ""]
+        return "_".join(filter(None, parts))
 
     @property
     def takes_y(self) -> bool:
@@ -117,8 +118,9 @@ def _register(target: Target) -> Any:
     place[frame.THREADED_BYTES] = kind.threaded_bytes
     binding.add_symbol(target.name, ctypes.addressof(place))
     form = compile_form(handlers, f"{target.name}_{_SOURCE}", _own(target))
-    address = address_of(form[kind.handler], SIGNATURE, from_c=True)
-    jax.ffi.register_ffi_target(target.name, jax.ffi.pycapsule(ctypes.c_void_p(address)), platform="cpu")
+    address = ctypes.c_void_p(address_of(form[kind.handler], SIGNATURE, from_c=True))
+    capsule: Any = jax.ffi.pycapsule  # has no types
+    jax.ffi.register_ffi_target(target.name, capsule(address), platform="cpu")
     _places.of[target] = place
     return place
 
@@ -188,9 +190,9 @@ def _activation_maker(name: str) -> Callable[..., Any]:
     """The function of a slope that returns an activation, in compiled code."""
     if name == "":
         return handlers.no_activation
-    kind = CLASSES[name]
-    plain: Any = kind()
-    return helper((lambda slope: kind(slope)) if plain else (lambda slope: plain))  # noqa: ARG005
+    kind: Any = CLASSES[name]
+    plain = kind()
+    return helper((lambda slope: kind(slope)) if plain else (lambda slope: plain))
 
 
 def _place_reader(name: str) -> Callable[[], int]:
@@ -198,7 +200,7 @@ def _place_reader(name: str) -> Callable[[], int]:
 
     @intrinsic  # type: ignore[untyped-decorator]
     def place(_: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ARG001
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             number = ir.IntType(64)
             return builder.ptrtoint(context.get_c_value(builder, number, name), number)
 
