@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
 
-from bnnumba.activations import Act
+from bnnumba.activations import activation_of
 from bnnumba.jax.targets import Target, prepare
 
 Array = jax.Array
@@ -25,16 +25,20 @@ DATA, TWO_ROWS, FOUR_ROWS, FEATURES = "data", 2, 4, "features"  # what a result 
 
 
 class Options(NamedTuple):
-    """What must be known when a call is traced. residual: whether there is one."""
+    """What must be known when a call is traced: JAX tells compiled functions apart by it.
+
+    activation: a text of `activations.text_of`: instances of different classes may be equal. residual: whether there is
+    one.
+    """
 
     epsilon: float
-    activation: Act | None
+    activation: str
     residual: bool
 
     @property
     def masks(self) -> bool:
         """Whether the gradient of the residual is another than dy."""
-        return self.residual and self.activation is not None
+        return self.residual and self.activation != ""
 
 
 def forward(options: Options, x: Array, gamma: Array, beta: Array, residual: Array | None) -> tuple[Array, ...]:
@@ -92,8 +96,8 @@ def wide() -> np.dtype[Any]:
 
 
 def _target(kind: str, options: Options, x: Array) -> Target:
-    activation = "" if options.activation is None else type(options.activation).__name__
-    return Target(kind, x.dtype.name, activation, options.residual)
+    act = activation_of(options.activation or None)
+    return Target(kind, x.dtype.name, type(act).__name__ if act is not None else "", options.residual)
 
 
 def _given(array: Array | None) -> tuple[Array, ...]:
@@ -103,7 +107,8 @@ def _given(array: Array | None) -> tuple[Array, ...]:
 @cache
 def _call(target: Target, options: Options, results: tuple[Any, ...]) -> Callable[..., tuple[Array, ...]]:
     """The function that calls a target with data first, and returns such results."""
-    slope = options.activation[0] if options.activation else 0.0
+    parameters: tuple[float, ...] = activation_of(options.activation or None) or ()
+    slope = parameters[0] if parameters else 0.0
     attributes = {"epsilon": np.float64(options.epsilon), "slope": np.float64(slope)}
 
     @custom_vmap

@@ -47,7 +47,7 @@ def _batch_norm_backward(options: Options, kept: Any, cotangents: Any) -> tuple[
 def _add_through_moments(dmean: Array, dvar: Array, x: Array, var: Array, dx: Array) -> Array:
     """Return dx + dmean/count + dvar * 2*(x - mean)/count, in one more forward pass over x."""
     count = max(x.shape[0] * x.shape[2], 1)
-    options = Options(0.0, None, residual=True)
+    options = Options(0.0, "", residual=True)
     return batch_norm(options, x, 2 * dvar * formulas.std(var) / count, dmean / count, dx)[0]
 
 
@@ -95,7 +95,7 @@ def _training_backward_forward(options: Options, *inputs: Any) -> tuple[Any, Any
 
 def _training_backward_backward(options: Options, kept: Any, cotangents: Any) -> tuple[Any, ...]:
     dy, x, gamma, beta, y = kept
-    if y is None and options.activation is not None:
+    if y is None and options.activation:
         y = batch_norm(options, x, gamma, beta, None)[0]
 
     def again(dy: Array, x: Array, gamma: Array) -> Any:

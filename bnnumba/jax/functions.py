@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from bnnumba import axes, checks
-from bnnumba.activations import Activation, activation_of
+from bnnumba.activations import Activation, text_of
 from bnnumba.jax import calls, derivatives
 from bnnumba.jax.calls import Options
 from bnnumba.jax.targets import DTYPES
@@ -171,7 +171,7 @@ def _problem(x: Any, axis: Any, epsilon: Any, activation: Any, residual: Any) ->
     if residual is not None:
         _like("residual", residual, x)
     view = _view(x, axis)
-    return x, view, Options(checks.epsilon(epsilon), activation_of(activation), residual is not None)
+    return x, view, Options(checks.epsilon(epsilon), text_of(activation), residual is not None)
 
 
 def _array(name: str, value: Any) -> Any:
