@@ -41,8 +41,9 @@ def broken(page, link):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_examples_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch):
-    if "import torch" in PROGRAMS[name]:
-        pytest.importorskip("torch", exc_type=ModuleNotFoundError)  # which no extra brings along
+    for library in ("torch", "flax", "equinox"):  # which the extra `test` does not bring along
+        if f"import {library}" in PROGRAMS[name]:
+            pytest.importorskip(library, exc_type=ModuleNotFoundError)
     monkeypatch.chdir(tmp_path)  # where an example may write
     path = tmp_path / "example.py"  # a file, because a cached @njit function needs one
     path.write_text(PROGRAMS[name], encoding="utf-8")
