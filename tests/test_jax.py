@@ -17,6 +17,7 @@ import bnnumba  # noqa: E402
 from bnnumba.activations import LeakyRelu  # noqa: E402
 from bnnumba.jax import batch_norm, calls, normalize, targets  # noqa: E402
 from tests.tools import bounds, oracle  # noqa: E402
+from tests.tools.subprocesses import error_without, run_python  # noqa: E402
 
 CASES = [((32, 6), -1), ((4, 6, 5, 3), 1), ((5, 3, 4, 6), (1, -1)), ((3, 4, 5), (2, 0)), ((7,), ()), ((1, 6, 1), 1)]
 HALVES = ("float16", "bfloat16")
@@ -482,6 +483,46 @@ def test_a_target_without_its_kernel_is_an_error_of_xla(monkeypatch):
     with pytest.raises(jax.errors.JaxRuntimeError, match="the kernel is not compiled in this process"):
         call_target({}, [], **right)
     place[targets.frame.ALONE] = kernel
+
+
+WITHOUT_COMPILER = """
+import jax.numpy as jnp
+from numba.core import compiler
+from bnnumba import jax
+
+if {loaded}:
+    def compile_extra(*_, **__):
+        raise AssertionError("something is compiled")
+    compiler.compile_extra = compile_extra
+y, mean, var = jax.batch_norm(jnp.ones((4, 3)), activation="relu")
+print(float(mean.sum()))
+"""
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    for loaded in (False, True):
+        printed = run_python("-c", WITHOUT_COMPILER.format(loaded=loaded), NUMBA_CACHE_DIR=str(tmp_path))
+        assert float(printed) == 3.0
+
+
+SWITCHED_OFF = """
+import jax.numpy as jnp
+from bnnumba import jax
+
+try:
+    jax.batch_norm(jnp.ones((4, 3)))
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_the_compiler_must_not_be_switched_off():
+    printed = run_python("-c", SWITCHED_OFF, NUMBA_DISABLE_JIT="1")
+    assert printed.strip() == "bnnumba.jax needs Numba's compiler, got NUMBA_DISABLE_JIT=1"
+
+
+def test_a_missing_library_is_named():
+    assert error_without("jax", "bnnumba.jax") == "bnnumba.jax needs JAX: pip install 'bnnumba[jax]'\n"
 
 
 def test_an_unknown_version_of_xla_is_refused(monkeypatch):

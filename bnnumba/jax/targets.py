@@ -25,7 +25,7 @@ from bnnumba.jax import frame, handlers
 from bnnumba.kernels import serial, threaded
 
 # XLA's versions of its structures that have what `frame` reads where it reads it.
-KNOWN = ((0, 0), (0, 1), (0, 2), (0, 3))
+KNOWN = ((0, 2), (0, 3))  # of jax 0.9, 0.10
 SIGNATURE = (types.int64,)
 
 DTYPES = {  # XLA's number; 0 as kernels know the data's dtype
