@@ -1,0 +1,14 @@
+"""Keras's layer, computed here: a subclass of it, and the conversion of models. TensorFlow, JAX and PyTorch as backends.
+
+A backend is imported when a layer is first called with it.
+"""
+
+try:
+    import keras as _keras  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError("bnnumba.keras needs Keras: pip install 'bnnumba[keras]'", name=error.name) from error
+
+from bnnumba.keras.conversion import convert
+from bnnumba.keras.layer import BatchNormalization
+
+__all__ = ["BatchNormalization", "convert"]
