@@ -9,7 +9,7 @@ from the second on are TensorFlow's, of the same equations.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,17 +17,8 @@ from tensorflow.python.ops import control_flow_util
 from tensorflow.python.framework import ops
 
 from bnnumba.activations import Act
+from bnnumba.keras.normalized import Normalized
 from bnnumba.keras.tensorflow.calls import call
-
-
-class Normalized(NamedTuple):
-    """y, x's mean and var in float64, and the moving statistics as they are then."""
-
-    y: Any
-    mean: Any
-    var: Any
-    moving_mean: Any
-    moving_variance: Any
 
 
 def refusal(x: Any) -> str:
@@ -47,9 +38,7 @@ def batch_norm(
     momentum: float,
     activation: Act | None,
 ) -> Normalized:
-    """Normalize x by its own moments.
-
-        y = act(gamma * (x - mean)/sqrt(var + epsilon) + beta)    moving = momentum*moving + (1 - momentum)*batch
+    """Normalize x by its own moments, see `Normalized`.
 
     Parameters
     ----------
