@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from bnnumba import checks
+from bnnumba.keras.fusing import let_fuse
 from bnnumba.keras.layer import BatchNormalization
 from bnnumba.outputs import Change, write
 
@@ -54,6 +55,7 @@ def convert(model: Any, *, back: bool = False) -> Any:
         if kind is not None:
             changes.append((object.__setattr__, layer, "__class__", kind))  # past Keras's own, which is Python's
         elif isinstance(layer, keras.Model):
+            changes += let_fuse(layer, back)
             changes += [(setattr, layer, name, None) for name in FUNCTIONS if getattr(layer, name, None) is not None]
     write(changes)
     return model

@@ -9,7 +9,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from bnnumba.activations import Activation, LeakyRelu, activation_of, public, text_of
+from bnnumba.activations import Activation, LeakyRelu, Relu, Relu6, activation_of, public, text_of
+from bnnumba.keras.fusing import activation_behind
 
 BACKENDS = ("tensorflow", "jax", "torch")
 DATA_DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -127,7 +128,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return self.gamma.value if self.scale else None, self.beta.value if self.center else None
 
     def _act(self) -> Any:
-        return activation_of(self._activation or None)
+        return activation_of(self._activation or activation_behind(self) or None)
 
     def _refused(self, reason: str, inputs: Any, training: Any, mask: Any) -> Any:
         _log.warning("%s: computed by Keras's own layer: %s", self.path, reason)
@@ -141,4 +142,4 @@ class BatchNormalization(keras.layers.BatchNormalization):
         act = self._act()
         if isinstance(act, LeakyRelu):
             return ops.leaky_relu(y, negative_slope=act.negative_slope)
-        return y if act is None else {"relu": ops.relu, "relu6": ops.relu6}[self._activation](y)
+        return y if act is None else {Relu: ops.relu, Relu6: ops.relu6}[type(act)](y)

@@ -19,6 +19,7 @@ from tensorflow.python.framework import ops
 from bnnumba.activations import Act
 from bnnumba.keras.normalized import Normalized
 from bnnumba.keras.tensorflow.calls import call
+from bnnumba.keras.tensorflow.operations import Kind
 
 
 def refusal(x: Any) -> str:
@@ -52,7 +53,7 @@ def batch_norm(
     mean, var = _features(*moving)
     scale, offset = _affine(gamma, beta, mean.dtype)
     given = x, scale, offset, mean, var, _settings(x, axis, epsilon, momentum, activation)
-    return Normalized(*call("batch_norm_step", activation, given))
+    return Normalized(*call("batch_norm_step", _kind(activation), given))
 
 
 def normalize(
@@ -69,7 +70,11 @@ def normalize(
     mean, var = _features(mean, var)
     scale, offset = _affine(gamma, beta, mean.dtype)
     given = x, mean, var, scale, offset, _settings(x, axis, epsilon, 0.0, activation)
-    return call("normalize_step", activation, given)[0]
+    return call("normalize_step", _kind(activation), given)[0]
+
+
+def _kind(activation: Act | None) -> Kind:
+    return None if activation is None else type(activation)
 
 
 def _features(*given: Any) -> list[Any]:

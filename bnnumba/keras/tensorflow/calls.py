@@ -9,19 +9,19 @@ import tensorflow as tf
 from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import op_def_library
 
-from bnnumba.activations import Act
 from bnnumba.keras.tensorflow.again import differentiate_again
-from bnnumba.keras.tensorflow.operations import STEPS, ready
+from bnnumba.keras.tensorflow.operations import STEPS, Kind, ready
 
 
-def call(step: str, activation: Act | None, inputs: tuple[Any, ...]) -> Any:
-    """Make the call of a step's operation; return its outputs.
+@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+def call(step: str, kind: Kind, inputs: tuple[Any, ...]) -> Any:
+    """Make the call of a step's operation with an activation of a class; return its outputs.
 
     inputs: tensors, in the order of `operations.STEPS`.
     """
     data, features = inputs[0].dtype, inputs[-2].dtype
-    name = ready(step, activation, data)
-    _make_differentiable(step, name, None if activation is None else type(activation))
+    name = ready(step, kind, data)
+    _make_differentiable(step, name, kind)
     if tf.executing_eagerly():
         attributes = "T", data.as_datatype_enum, "U", features.as_datatype_enum
         outputs = execute.execute(name.encode(), len(STEPS[step].outputs), [*inputs], attributes, context.context())
@@ -37,7 +37,7 @@ def call(step: str, activation: Act | None, inputs: tuple[Any, ...]) -> Any:
 
 
 @cache
-def _make_differentiable(step: str, name: str, kind: Any) -> None:
+def _make_differentiable(step: str, name: str, kind: Kind) -> None:
     """Tell TensorFlow an operation's derivative."""
 
     def forward(operation: Any, dy: Any, *_: Any) -> list[Any]:
@@ -49,16 +49,15 @@ def _make_differentiable(step: str, name: str, kind: Any) -> None:
     tf.RegisterGradient(name)(backward if step in ("backward_step", "frozen_step") else forward)
 
 
-def _differentiate(operation: Any, dy: Any, kind: Any, step: str) -> list[Any]:
+def _differentiate(operation: Any, dy: Any, kind: Kind, step: str) -> list[Any]:
     """The gradients of x, gamma and beta; of `normalize_step` also those of mean and var."""
     training = step == "batch_norm_step"
     x, *others, settings = operation.inputs
     gamma, beta = others[:2] if training else others[2:]
     mean, var = operation.outputs[1:3] if training else others[:2]
     kept = x if kind is None else operation.outputs[0]
-    activation = None if kind is None else (kind(1.0) if kind._fields else kind())
     backward = "backward_step" if training else "frozen_step"
-    dx, dgamma, dbeta = call(backward, activation, (dy, x, kept, mean, var, gamma, settings))
+    dx, dgamma, dbeta = call(backward, kind, (dy, x, kept, mean, var, gamma, settings))
     sums = [None if each.shape == [0] else sum_of for each, sum_of in ((gamma, dgamma), (beta, dbeta))]
     if training:
         return [dx, *sums, None, None, None]

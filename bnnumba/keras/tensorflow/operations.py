@@ -18,7 +18,7 @@ from numba import types
 from bnnumba._addresses import address_of
 from bnnumba._guards import signature_of
 from bnnumba._jit import compile_form, inlined
-from bnnumba.activations import CLASSES, Act, LeakyRelu, Relu, Relu6
+from bnnumba.activations import Act, LeakyRelu, Relu, Relu6
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES
 from bnnumba.kernels import serial, threaded
 from bnnumba.keras.tensorflow import steps
@@ -106,56 +106,41 @@ def _leaky_relu(slope: float) -> LeakyRelu:
     return LeakyRelu(slope)
 
 
-MAKERS = {type(None): _no_activation, Relu: _relu, Relu6: _relu6, LeakyRelu: _leaky_relu}
+MAKERS = {None: _no_activation, Relu: _relu, Relu6: _relu6, LeakyRelu: _leaky_relu}
 
-
-def name_of(step: str, activation: Act | None) -> str:
-    """Return the name of the operation for a step with an activation."""
-    suffix = "" if activation is None else type(activation).__name__
-    return f"{STEPS[step].operation}{suffix}"
-
-
-def ready(step: str, activation: Act | None, dtype: Any) -> str:
-    """Make an operation's kernel for a dtype ready, and return the operation's name."""
-    return _ready(step, type(activation), dtype)
+Kind = type[Act] | None  # instances of classes without a field are equal, though the classes are not
 
 
 @cache
-def _ready(step: str, kind: Any, dtype: Any) -> str:
+def ready(step: str, kind: Kind, dtype: Any) -> str:
+    """Make an operation's kernel ready, for a class of activations and a dtype; return the operation's name."""
     if dtype not in DTYPES:
         raise TypeError(f"x must be float32, float64, float16 or bfloat16, got {dtype.name}")
-    activation = None if kind is type(None) else (kind(1.0) if kind._fields else kind())
     variant = len(DTYPES) * list(MAKERS).index(kind) + list(DTYPES).index(dtype)
-    _put_kernels(step, activation, variant, dtype)
-    name = _define(step, activation)
-    _add_kernel(name, dtype, _step_address(step, activation, variant, dtype))
+    _put_kernels(step, kind, variant, dtype)
+    name = _define(step, kind)
+    _add_kernel(name, dtype, _step_address(step, kind, variant, dtype))
     return name
 
 
-def _put_kernels(step: str, activation: Act | None, variant: int, dtype: Any) -> None:
+def _put_kernels(step: str, kind: Kind, variant: int, dtype: Any) -> None:
     """Compile the kernel that a step runs, without threads and with, and put the addresses into the table."""
     place = KERNELS + 2 * (steps.STEPS * variant + list(STEPS).index(step))
+    name, end = STEPS[step].kernel, {}
+    if kind is not None:
+        backward = {"dresidual": None, "y": ...}
+        end = {"activation": kind(), **(backward if "backward" in name else {"residual": None})}
     for form, kernels in enumerate((serial.FORM, threaded.FORM)):
-        kernel = kernels[STEPS[step].kernel]
-        end = {} if activation is None else {"activation": activation, _behind(step): None}
-        if activation is not None and "backward" in STEPS[step].kernel:
-            end["y"] = ...
+        kernel = kernels[name]
         table[place + form] = address_of(kernel, signature_of(kernel.py_func, DTYPES[dtype].kind, end))
 
 
-def _behind(step: str) -> str:
-    return "dresidual" if "backward" in STEPS[step].kernel else "residual"
-
-
-def _step_address(step: str, activation: Act | None, variant: int, dtype: Any) -> int:
-    return address_of(_form(activation, variant, dtype)[step], (types.int64, types.int64), from_c=True)
-
-
-@cache
-def _form(activation: Act | None, variant: int, dtype: Any) -> dict[str, Any]:
+def _step_address(step: str, kind: Kind, variant: int, dtype: Any) -> int:
+    """Compile a step, and return its address."""
     like = DTYPES[dtype].like
-    own = {"like": like, "itemsize": like.itemsize, "activation_with": MAKERS[type(activation)], "variant": variant}
-    return compile_form(steps, f"keras_{variant}", own)
+    own = {"like": like, "itemsize": like.itemsize, "activation_with": MAKERS[kind], "variant": variant}
+    library()
+    return address_of(compile_form(steps, f"keras_{variant}", own)[step], (types.int64, types.int64), from_c=True)
 
 
 # ---- TensorFlow's C functions
@@ -181,9 +166,10 @@ def library() -> Any:
 
 
 @cache
-def _define(step: str, activation: Act | None) -> str:
-    """Define an operation."""
-    tensorflow, about, name = library(), STEPS[step], name_of(step, activation)
+def _define(step: str, kind: Kind) -> str:
+    """Define an operation, and return its name."""
+    tensorflow, about = library(), STEPS[step]
+    name = f"{about.operation}{kind.__name__ if kind else ''}"
     builder = c_void_p(tensorflow.TF_NewOpDefinitionBuilder(name.encode()))
     for attribute in ATTRIBUTES:
         tensorflow.TF_OpDefinitionBuilderAddAttr(builder, attribute.encode())
