@@ -2,8 +2,8 @@
 
 The functions take arrays with any feature axes; `BatchNormalization` is a layer in Keras's terms; `bnnumba.kernels` is
 what both call, and what a caller's own `@njit` code may call; `bnnumba.activations` is what may stand behind the
-normalization. `bnnumba.torch`, `.jax`, `.mpi`, `.dask`, `.sklearn` and `.xarray` need the libraries of these names:
-each is imported at its first use.
+normalization. `bnnumba.torch`, `.keras`, `.jax`, `.mpi`, `.dask`, `.sklearn` and `.xarray` need the libraries of these
+names: each is imported at its first use.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from bnnumba.streaming import population_moments
 if TYPE_CHECKING:
     from bnnumba import dask as dask
     from bnnumba import jax as jax
+    from bnnumba import keras as keras
     from bnnumba import mpi as mpi
     from bnnumba import sklearn as sklearn
     from bnnumba import torch as torch
@@ -56,6 +57,7 @@ __all__ = [
 _ROOMS = {
     "dask": "dask",
     "jax": "jax",
+    "keras": "keras",
     "mpi": "mpi4py",
     "sklearn": "sklearn",
     "torch": "torch",

@@ -13,6 +13,7 @@ from tests.tools.subprocesses import run_python
 ROOMS = {
     "dask": "dask",
     "jax": "jax",
+    "keras": "keras",
     "mpi": "mpi4py",
     "sklearn": "sklearn",
     "torch": "torch",
@@ -69,7 +70,7 @@ def test_dir_works_beside_a_module_that_was_made_by_hand(monkeypatch):
 
 
 def test_help_works_where_a_library_is_missing():
-    hide = "import sys; sys.modules.update(dict.fromkeys(['dask', 'jax', 'mpi4py', 'sklearn', 'torch', 'xarray']))"
+    hide = "import sys; sys.modules.update(dict.fromkeys(['dask', 'jax', 'keras', 'mpi4py', 'sklearn', 'torch', 'xarray']))"
     printed = run_python("-c", f"{hide}; import bnnumba; help(bnnumba)")
     assert "population_moments(" in printed
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+
 import bnnumba.jax
 from bnnumba.activations import Act, public
 from bnnumba.keras.normalized import Normalized
 
 
-def refusal(x: Any) -> str:
-    """Why Keras's own call must be taken for x; empty where it need not."""
-    import jax
+def refusal(_: Any) -> str:
+    """Why Keras's own call must be taken; empty where it need not."""
     platform = jax.default_backend()
     return "" if platform == "cpu" else f"JAX computes on {platform}"
 

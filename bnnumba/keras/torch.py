@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, no_grad
 
 from bnnumba.activations import Act, text_of
@@ -58,12 +56,16 @@ def normalize(
 def _view(x: Tensor, axis: int) -> Tensor:
     """The view whose axis 1 has the features."""
     axis %= x.ndim
-    if x.ndim in IN_ANY_ORDER or not x.is_contiguous():
-        return x.movedim(axis, 1) if x.ndim > 1 else x[None]
+    if _moves(x):
+        return x.movedim(axis, 1)
     sizes = x.shape[:axis].numel(), x.shape[axis]
     return x.reshape(sizes if axis == x.ndim - 1 else (*sizes, x.shape[axis + 1 :].numel()))
 
 
 def _back(y: Tensor, x: Tensor, axis: int) -> Tensor:
     """What is like `_view(x, axis)`, with x's axes."""
-    return y.movedim(1, axis) if x.ndim in IN_ANY_ORDER or not x.is_contiguous() and x.ndim > 1 else y.reshape(x.shape)
+    return y.movedim(1, axis) if _moves(x) else y.reshape(x.shape)
+
+
+def _moves(x: Tensor) -> bool:
+    return x.ndim in IN_ANY_ORDER or (x.ndim > 1 and not x.is_contiguous())

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.ops import control_flow_util
 from tensorflow.python.framework import ops
+from tensorflow.python.ops import control_flow_util
 
 from bnnumba.activations import Act
 from bnnumba.keras.normalized import Normalized
@@ -22,8 +22,8 @@ from bnnumba.keras.tensorflow.calls import call
 from bnnumba.keras.tensorflow.operations import Kind
 
 
-def refusal(x: Any) -> str:
-    """Why Keras's own call must be taken for x; empty where it need not."""
+def refusal(_: Any) -> str:
+    """Why Keras's own call must be taken; empty where it need not."""
     if not tf.executing_eagerly() and control_flow_util.GraphOrParentsInXlaContext(ops.get_default_graph()):
         return "XLA compiles what calls it (jit_compile=True), and knows no operation of others"
     return ""

@@ -23,7 +23,7 @@ table = (c_int64 * SIZE)()
 binding.add_symbol(NAME, addressof(table))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def number_in_table(typing_context: Any, place: Any) -> Any:
     """Return a number of the table."""
 

@@ -18,7 +18,7 @@ def differentiate_again(operation: Any, dd: tuple[Any, ...], kind: Any, *, froze
         inputs = [tf.identity(each) for each in inputs]  # on which what is made here depends in this way only
         tape.watch(inputs)
         given = _behind(inputs[0], y, kind, settings)
-        results = _backward(given, *inputs[1:3], inputs[3:], settings, operation.outputs[1])
+        results = _backward(given, inputs[1], inputs[2], inputs[3:], settings, operation.outputs[1])
     found = tape.gradient(results, inputs, dd, unconnected_gradients=tf.UnconnectedGradients.ZERO)
     ddy, dx, dgamma, *others = found
     return [ddy, dx, None, *(others or (None, None)), dgamma, None]

@@ -13,7 +13,7 @@ from bnnumba.keras.tensorflow.again import differentiate_again
 from bnnumba.keras.tensorflow.operations import STEPS, Kind, ready
 
 
-@tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+@tf.autograph.experimental.do_not_convert
 def call(step: str, kind: Kind, inputs: tuple[Any, ...]) -> Any:
     """Make the call of a step's operation with an activation of a class; return its outputs.
 

@@ -5,7 +5,7 @@ are compiled when they are first wanted: by `ready`, which whoever makes an oper
 """
 
 import ctypes
-from ctypes import c_char_p, c_int, c_int64, c_void_p
+from ctypes import c_char_p, c_int, c_void_p
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +18,11 @@ from numba import types
 from bnnumba._addresses import address_of
 from bnnumba._guards import signature_of
 from bnnumba._jit import compile_form, inlined
-from bnnumba.activations import Act, LeakyRelu, Relu, Relu6
+from bnnumba.activations import LeakyRelu, Relu, Relu6
 from bnnumba.forms import THREADED_BYTES, THREADED_NORMALIZE_BYTES
-from bnnumba.kernels import serial, threaded
 from bnnumba.keras.tensorflow import steps
 from bnnumba.keras.tensorflow._table import KERNELS, MESSAGE, THREADED_FROM, table
+from bnnumba.kernels import serial, threaded
 
 
 class Step(NamedTuple):
@@ -108,7 +108,7 @@ def _leaky_relu(slope: float) -> LeakyRelu:
 
 MAKERS = {None: _no_activation, Relu: _relu, Relu6: _relu6, LeakyRelu: _leaky_relu}
 
-Kind = type[Act] | None  # instances of classes without a field are equal, though the classes are not
+Kind = Any  # the class of an activation, or None: instances of classes without a field are equal, whatever the class
 
 
 @cache

@@ -60,7 +60,7 @@ _fail: Any = types.ExternalFunction("TF_OpKernelContext_Failure", types.void(POI
 
 
 @helper
-def opened(context: int, inputs: int, outputs: int) -> Array:
+def opened(context: int, inputs: int, outputs: int) -> Any:
     """Return a list with the inputs, and room for the outputs."""
     tensors = np.zeros(inputs + outputs + 1, np.int64)
     tensors[-1] = _new_status()
@@ -117,12 +117,10 @@ def output(context: int, tensors: Array, place: int, index: int, sizes: Array, i
 
 @helper
 def same_sizes(tensor: int, sizes: Array) -> bool:
-    if _ndim_of(tensor) != sizes.size:
-        return False
+    same = _ndim_of(tensor) == sizes.size
     for axis in range(sizes.size):
-        if _size_of(tensor, np.int32(axis)) != sizes[axis]:
-            return False
-    return True
+        same = same and _size_of(tensor, np.int32(axis)) == sizes[axis]
+    return bool(same)
 
 
 @helper
