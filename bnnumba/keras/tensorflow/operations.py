@@ -5,6 +5,7 @@ are compiled when they are first wanted: by `ready`, which whoever makes an oper
 """
 
 import ctypes
+import hashlib
 from ctypes import c_char_p, c_int, c_void_p
 from functools import cache
 from pathlib import Path
@@ -140,7 +141,15 @@ def _step_address(step: str, kind: Kind, variant: int, dtype: Any) -> int:
     like = DTYPES[dtype].like
     own = {"like": like, "itemsize": like.itemsize, "activation_with": MAKERS[kind], "variant": variant}
     library()
-    return address_of(compile_form(steps, f"keras_{variant}", own)[step], (types.int64, types.int64), from_c=True)
+    form = compile_form(steps, f"keras_{variant}_{_sources()}", own)
+    return address_of(form[step], (types.int64, types.int64), from_c=True)
+
+
+@cache
+def _sources() -> str:
+    """A digest of what steps are made of: Numba's disk cache watches the file of a function alone."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:8]
 
 
 # ---- TensorFlow's C functions

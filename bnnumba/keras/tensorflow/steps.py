@@ -17,13 +17,28 @@ epsilon, momentum and an activation's slope, in float64. y may be x where there 
 from typing import Any
 
 import numpy as np
-from numba import types
 
 from bnnumba._addresses import array_at, ran
-from bnnumba._jit import either, helper, inlined, signed
+from bnnumba._jit import either, helper, inlined
 from bnnumba._types import Array
 from bnnumba.activations import Act
-from bnnumba.keras.tensorflow._table import KERNELS, MESSAGE, THREADED_FROM, number_in_table
+from bnnumba.keras.tensorflow._table import KERNELS, THREADED_FROM, number_in_table
+from bnnumba.keras.tensorflow.tensors import (
+    Shape,
+    address_of_data,
+    are_features,
+    closed,
+    dtype_of,
+    features,
+    is_well,
+    opened,
+    output,
+    put_features,
+    same_sizes,
+    settings_of,
+    shape_of,
+    sizes_of,
+)
 
 __all__ = ["backward_step", "batch_norm_step", "frozen_step", "normalize_step"]
 
@@ -32,141 +47,12 @@ itemsize: int = 4  # of the dtype, in bytes
 activation_with: Any = None  # the function that makes the activation, or None, of its slope
 variant: int = 0  # the number of this dtype and activation in the table
 
-Shape = tuple[int, int, int]
-
 BATCH_NORM, BACKWARD, NORMALIZE, FROZEN = STEP_NUMBERS = range(4)
 STEPS = len(STEP_NUMBERS)
-DOUBLE = 2  # TensorFlow's number of float64
-INVALID_ARGUMENT = 3  # and of an error
-POINTER, INT = types.int64, types.int32
-
-_get_input: Any = types.ExternalFunction("TF_GetInput", types.void(POINTER, INT, POINTER, POINTER))
-_allocate: Any = types.ExternalFunction(
-    "TF_ForwardInputOrAllocateOutput", POINTER(POINTER, POINTER, INT, INT, POINTER, INT, POINTER, POINTER)
-)
-_data_of: Any = types.ExternalFunction("TF_TensorData", POINTER(POINTER))
-_type_of: Any = types.ExternalFunction("TF_TensorType", INT(POINTER))
-_ndim_of: Any = types.ExternalFunction("TF_NumDims", INT(POINTER))
-_size_of: Any = types.ExternalFunction("TF_Dim", types.int64(POINTER, INT))
-_release: Any = types.ExternalFunction("TF_DeleteTensor", types.void(POINTER))
-_new_status: Any = types.ExternalFunction("TF_NewStatus", POINTER())
-_set_status: Any = types.ExternalFunction("TF_SetStatus", types.void(POINTER, INT, POINTER))
-_code_of: Any = types.ExternalFunction("TF_GetCode", INT(POINTER))
-_delete_status: Any = types.ExternalFunction("TF_DeleteStatus", types.void(POINTER))
-_fail: Any = types.ExternalFunction("TF_OpKernelContext_Failure", types.void(POINTER, POINTER))
-
-
-# ---- tensors: a list of their addresses, inputs first, with the status last
-
-
-@helper
-def opened(context: int, inputs: int, outputs: int) -> Any:
-    """Return a list with the inputs, and room for the outputs."""
-    tensors = np.zeros(inputs + outputs + 1, np.int64)
-    tensors[-1] = _new_status()
-    for i in range(inputs):
-        _get_input(context, np.int32(i), tensors.ctypes.data + 8 * i, tensors[-1])
-    return tensors
-
-
-@helper
-def closed(context: int, tensors: Array, ended: bool) -> None:
-    """Let go of all tensors; tell TensorFlow of an error if there was one, its own or a step that did not end."""
-    status = tensors[-1]
-    if not ended and _code_of(status) == 0:
-        _set_status(status, np.int32(INVALID_ARGUMENT), number_in_table(MESSAGE))
-    if _code_of(status) != 0:
-        _fail(context, status)
-    for tensor in tensors[:-1]:
-        if tensor != 0:
-            _release(tensor)
-    _delete_status(status)
-
-
-@helper
-def sizes_of(tensor: int) -> Array:
-    sizes = np.empty(_ndim_of(tensor), np.int64)
-    for axis in range(sizes.size):
-        sizes[axis] = _size_of(tensor, np.int32(axis))
-    return sizes
-
-
-@helper
-def shape_of(sizes: Array, axis: int) -> Shape:
-    """Return the view (outer, feature, inner) of data, where there is such an axis."""
-    outer, inner = signed(1), signed(1)
-    for each in range(axis):
-        outer *= sizes[each]
-    for each in range(axis + 1, sizes.size):
-        inner *= sizes[each]
-    return outer, sizes[axis], inner
-
-
-@helper
-def output(context: int, tensors: Array, place: int, index: int, sizes: Array, instead_of: int) -> int:
-    """Make an output, in the memory of an input that nobody needs any more, if that is not -1; return its address."""
-    candidate = np.full(1, instead_of, np.int32)
-    tensor = _allocate(
-        *(context, candidate.ctypes.data, np.int32(instead_of >= 0), np.int32(index)),
-        *(sizes.ctypes.data, np.int32(sizes.size), signed(0), tensors[-1]),
-    )
-    tensors[place] = tensor
-    address: int = _data_of(tensor) if tensor != 0 else signed(0)
-    return address
-
-
-@helper
-def same_sizes(tensor: int, sizes: Array) -> bool:
-    same = _ndim_of(tensor) == sizes.size
-    for axis in range(sizes.size):
-        same = same and _size_of(tensor, np.int32(axis)) == sizes[axis]
-    return bool(same)
-
-
-@helper
-def are_features(tensors: Array, first: int, last: int, feature: int) -> bool:
-    """Return whether each of these tensors has a number for each feature, or none at all."""
-    for tensor in tensors[first : last + 1]:
-        if _ndim_of(tensor) != 1 or _size_of(tensor, np.int32(0)) not in (0, feature):
-            return False
-    return True
-
-
-@helper
-def features(tensor: int, feature: int, default: float) -> Array:
-    """Return features in float64."""
-    converted = np.empty(feature)
-    if _size_of(tensor, np.int32(0)) == 0:
-        converted[:] = default
-    elif _type_of(tensor) == DOUBLE:
-        converted[:] = array_at(_data_of(tensor), np.float64(0), (feature,))
-    else:
-        singles = array_at(_data_of(tensor), np.float32(0), (feature,))
-        for f in range(feature):
-            converted[f] = singles[f]
-    return converted
-
-
-@helper
-def put_features(values: Array, kind: int, address: int) -> None:
-    """Store features as TensorFlow's dtype of this number."""
-    if kind == DOUBLE:
-        array_at(address, np.float64(0), (values.size,))[:] = values
-    else:
-        singles = array_at(address, np.float32(0), (values.size,))
-        for f in range(values.size):
-            singles[f] = values[f]
-
-
-@helper
-def settings_of(tensor: int) -> tuple[int, float, float, float]:
-    """Return axis, epsilon, momentum and slope."""
-    numbers = array_at(_data_of(tensor), np.float64(0), (4,))
-    return signed(numbers[0]), numbers[1], numbers[2], numbers[3]
 
 
 def data_at(tensor: int, shape: Shape) -> Array:
-    array: Array = array_at(_data_of(tensor), like, shape)
+    array: Array = array_at(address_of_data(tensor), like, shape)
     return array
 
 
@@ -232,13 +118,13 @@ def batch_norm_step(this: int, context: int) -> None:
         var_at = output(context, tensors, 8, 2, row, -1)
         moved_mean = output(context, tensors, 9, 3, row, -1)
         moved_var = output(context, tensors, 10, 4, row, -1)
-        ended = _code_of(tensors[-1]) == 0
+        ended = is_well(tensors)
         if ended:
             mean, var = array_at(mean_at, np.float64(0), (feature,)), array_at(var_at, np.float64(0), (feature,))
             affine = features(tensors[1], feature, 1.0), features(tensors[2], feature, 0.0)
             results = array_at(y, like, shape), mean, var
             ended = ran(kernel, (data_at(x, shape), *affine, epsilon, *results, *forward_end(activation_with(slope))))
-            kind, count = _type_of(moving_mean), shape[0] * shape[2]
+            kind, count = dtype_of(moving_mean), shape[0] * shape[2]
             put_features(move(features(moving_mean, feature, 0.0), mean, count, momentum), kind, moved_mean)
             put_features(move(features(tensors[4], feature, 1.0), var, count, momentum), kind, moved_var)
     closed(context, tensors, ended and kernel != 0)
@@ -254,7 +140,7 @@ def normalize_step(this: int, context: int) -> None:
     kernel = kernel_for(NORMALIZE, shape)
     if ended and kernel != 0:
         y = output(context, tensors, 6, 0, sizes, -1)
-        ended = _code_of(tensors[-1]) == 0
+        ended = is_well(tensors)
         if ended:
             statistics = features(tensors[1], feature, 0.0), features(tensors[2], feature, 1.0)
             affine = features(tensors[3], feature, 1.0), features(tensors[4], feature, 0.0)
@@ -278,15 +164,15 @@ def differentiate(context: int, step: int, instead_of: int) -> None:
         dx = output(context, tensors, 7, 0, sizes, instead_of)
         dgamma_at = output(context, tensors, 8, 1, row, -1)
         dbeta_at = output(context, tensors, 9, 2, row, -1)
-        ended = _code_of(tensors[-1]) == 0
+        ended = is_well(tensors)
         if ended:
             statistics = features(tensors[3], feature, 0.0), features(tensors[4], feature, 1.0)
             gamma, dgamma, dbeta = features(tensors[5], feature, 1.0), np.empty(feature), np.empty(feature)
             given = dy, data_at(tensors[1], shape), *statistics, gamma, epsilon
             results = array_at(dx, like, shape), dgamma, dbeta
             ended = ran(kernel, (*given, *results, *backward_end(activation_with(slope), data_at(tensors[2], shape))))
-            put_features(dgamma, _type_of(tensors[5]), dgamma_at)
-            put_features(dbeta, _type_of(tensors[5]), dbeta_at)
+            put_features(dgamma, dtype_of(tensors[5]), dgamma_at)
+            put_features(dbeta, dtype_of(tensors[5]), dbeta_at)
     closed(context, tensors, ended and kernel != 0)
 
 
