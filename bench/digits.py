@@ -139,11 +139,14 @@ def train_numpy(task: Task, after_epoch: Callable) -> Result:
     return Result(accuracy, np.diff(counted).mean())
 
 
-def train_keras(task: Task, after_epoch: Callable) -> Result:
+def train_keras(task: Task, after_epoch: Callable, convert: bool = False) -> Result:
     """Train in Keras, in one call of `fit` over the batches of all epochs, which has the least overhead.
+
+    convert: whether the layers are converted to ours.
 
     Another fit traces the model on one epoch before; then the weights are set back.
     """
+    import bnnumba.keras  # noqa: PLC0415
     from bench.libraries.keras_layer import keras  # noqa: PLC0415  # slow to import, and perhaps not installed
 
     epochs, steps, size = task.batches.shape
@@ -152,6 +155,8 @@ def train_keras(task: Task, after_epoch: Callable) -> Result:
     model = keras.Sequential([keras.layers.Input((task.start[0].shape[0],)), hidden, *normalization, output])
     for layer, weights in zip((hidden, output), task.start, strict=True):
         layer.set_weights([weights, np.zeros(weights.shape[1])])
+    if convert:
+        bnnumba.keras.convert(model)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)  # the loss includes the softmax, for accuracy
     model.compile(keras.optimizers.SGD(task.rate), loss, steps_per_execution=steps, jit_compile=False)
 
@@ -168,7 +173,11 @@ def train_keras(task: Task, after_epoch: Callable) -> Result:
     return Result(np.mean(predicted == digits.test), seconds)
 
 
-TRAINERS = {"NumPy and bnnumba": train_numpy, "Keras": train_keras}
+TRAINERS = {
+    "NumPy and bnnumba": train_numpy,
+    "Keras": train_keras,
+    "Keras, converted": partial(train_keras, convert=True),
+}
 
 
 def load_inputs() -> dict[str, Digits]:
@@ -234,7 +243,7 @@ def main() -> None:
     elif not (find_spec("tensorflow") and find_spec("keras")):
         reason = "it is not installed, or not with TensorFlow"
     if reason:
-        trainers.remove("Keras")
+        trainers = [name for name in trainers if "Keras" not in name]
     if reason and ranks.rank == 0:
         print("Keras is left out:", reason)
     run(trainers, options.epochs, options.batch_size, options.seed, ranks)

@@ -41,7 +41,7 @@ def broken(page, link):
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_examples_of_a_page_run_one_after_the_other(name, tmp_path, monkeypatch):
-    for library in ("torch", "flax", "equinox"):  # which the extra `test` does not bring along
+    for library in ("torch", "keras", "flax", "equinox"):  # which the extra `test` does not bring along
         if f"import {library}" in PROGRAMS[name]:
             pytest.importorskip(library, exc_type=ModuleNotFoundError)
     monkeypatch.chdir(tmp_path)  # where an example may write

@@ -85,9 +85,9 @@ def test_lockstep(name):
     ours = trained(bnnumba.keras.BatchNormalization, *given, ours=True)
     bound = HALF.get(options.get("dtype"), 1e-5)
     for mine, their in zip(ours, theirs, strict=True):
-        their = np.asarray(their, np.float32)
-        error = np.abs(np.asarray(mine, np.float32) - their).max()
-        assert error <= bound * max(np.abs(their).max(), 1e-3)
+        expected = np.asarray(their, np.float32)
+        error = np.abs(np.asarray(mine, np.float32) - expected).max()
+        assert error <= bound * max(np.abs(expected).max(), 1e-3)
 
 
 def test_there_are_enough_configurations():

@@ -159,41 +159,47 @@ def pair(**options):
     return inputs, y, layers.ReLU()(y)
 
 
-def edited(how):
-    """A model that looks like one with a pair."""
+def two_results():
     inputs, y, z = pair()
-    if how == "y is a result, too":
-        return keras.Model(inputs, [y, z])
-    if how == "y is used twice":
-        return keras.Model(inputs, layers.Add()([y, z]))
-    if how == "the activation is shared":
-        return keras.Model(inputs, layers.Add()([z, z.node.operation(inputs)]) if hasattr(z, "node") else z)
-    if how == "the layer is shared":
-        norm = layers.BatchNormalization(beta_initializer="uniform")
-        return keras.Model(inputs, layers.Add()([layers.ReLU()(norm(inputs)), norm(inputs)]))
-    if how == "a regularizer sees y":
-        inputs, y, z = pair(activity_regularizer=keras.regularizers.L2(0.1))
-        return keras.Model(inputs, z)
-    if how == "another dtype":
-        inputs, y, z = pair(dtype="mixed_float16")
-        return keras.Model(inputs, z)
+    return keras.Model(inputs, [y, z])
+
+
+def used_twice():
+    inputs, y, z = pair()
+    return keras.Model(inputs, layers.Add()([y, z]))
+
+
+def shared_layer():
+    inputs, norm = keras.Input((8, 8, 3)), layers.BatchNormalization(beta_initializer="uniform")
+    return keras.Model(inputs, layers.Add()([layers.ReLU()(norm(inputs)), norm(inputs)]))
+
+
+def shared_activation():
+    (inputs, y, _), relu = pair(), layers.ReLU()
+    return keras.Model(inputs, layers.Add()([relu(y), relu(inputs)]))
+
+
+def regularized():
+    inputs, _, z = pair(activity_regularizer=keras.regularizers.L2(0.1))
     return keras.Model(inputs, z)
 
 
-@pytest.mark.parametrize(
-    "how",
-    ["y is a result, too", "y is used twice", "the layer is shared", "a regularizer sees y", "another dtype"],
-)
-def test_what_is_no_pair_is_not_fused(how, fused):
+def another_dtype():
+    inputs, _, z = pair(dtype="mixed_float16")
+    return keras.Model(inputs, z)
+
+
+@pytest.mark.parametrize("make", [two_results, used_twice, shared_layer, shared_activation, regularized, another_dtype])
+def test_what_is_no_pair_is_not_fused(make, fused):
     found = []
     for change in (convert, lambda model: model):
         keras.utils.set_random_seed(0)
-        model = change(edited(how))
+        model = change(make())
         results = model(X, training=True)
-        found.append([*(results if isinstance(results, list) else [results]), *model.losses])
+        results = [*(results if isinstance(results, list) else [results]), *model.losses]
+        found.append([keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in results])
     assert not fused
     for mine, their in zip(*found, strict=True):
-        mine, their = (keras.ops.convert_to_numpy(keras.ops.cast(each, "float32")) for each in (mine, their))
         np.testing.assert_allclose(mine, their, rtol=1e-3, atol=1e-3)
 
 
