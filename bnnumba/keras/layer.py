@@ -73,7 +73,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             Which positions make the batch's statistics.
         """
         by_batch = training and self.trainable
-        if by_batch and mask is not None:
+        if mask is not None and (by_batch or len(mask.shape) != len(inputs.shape) - 1):  # which Keras refuses
             return self._by_keras(inputs, training, mask)
         backend = keras.backend.backend()
         if backend not in BACKENDS:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from threading import RLock
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +13,8 @@ from tensorflow.python.framework import op_def_library
 from bnnumba.keras.tensorflow.again import differentiate_again
 from bnnumba.keras.tensorflow.operations import STEPS, Kind, ready
 
+_making = RLock()  # an operation is told to TensorFlow once: threads may want it at the same time
+
 
 @tf.autograph.experimental.do_not_convert
 def call(step: str, kind: Kind, inputs: tuple[Any, ...]) -> Any:
@@ -20,8 +23,9 @@ def call(step: str, kind: Kind, inputs: tuple[Any, ...]) -> Any:
     inputs: tensors, in the order of `operations.STEPS`.
     """
     data, features = inputs[0].dtype, inputs[-2].dtype
-    name = ready(step, kind, data)
-    _make_differentiable(step, name, kind)
+    with _making:
+        name = ready(step, kind, data)
+        _make_differentiable(step, name, kind)
     if tf.executing_eagerly():
         attributes = "T", data.as_datatype_enum, "U", features.as_datatype_enum
         outputs = execute.execute(name.encode(), len(STEPS[step].outputs), [*inputs], attributes, context.context())
