@@ -27,6 +27,18 @@ def pytest_configure(config):
         settings.load_profile("fuzz")
 
 
+@pytest.fixture(autouse=True)
+def computed_here(request, monkeypatch):
+    """Let the layers of `bnnumba.torch` leave nothing to PyTorch, whose bits are others, in the tests of ours."""
+    if request.path.stem.startswith("test_torch") and "handed_over" not in request.fixturenames:
+        monkeypatch.setattr("bnnumba.torch.modules.Layer.exact", True)
+
+
+@pytest.fixture
+def handed_over():
+    """Leave to PyTorch what the layers leave to it by default."""
+
+
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist's own
 def pytest_cmdline_main(config):
     """Share the suite where the whole of it runs; tests that are named, or timed, run in this process."""

@@ -272,7 +272,7 @@ def test_copies_and_pickles(model):
     assert b"bnnumba" not in y.getvalue()
 
 
-def test_a_compiled_model_has_one_graph():
+def test_a_compiled_model_has_one_graph(handed_over):
     model, converted = pair(nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 1)))
     graphs = []
     compiled = torch.compile(converted, backend=lambda graph, _: graphs.append(graph) or graph, fullgraph=True)

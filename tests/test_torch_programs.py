@@ -189,7 +189,7 @@ def test_skip_nonfinite_is_an_option():
 
 
 @pytest.mark.parametrize("sync", [False, True], ids=["", "synchronized"])
-def test_exported(sync):
+def test_exported(sync, handed_over):
     model = ours.convert(make_model(), sync=sync).eval()
     x = torch.randn(8, 3, 6, 6)
     program = torch.export.export(model, (x,))

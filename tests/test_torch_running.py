@@ -53,7 +53,7 @@ def operations_of(layer, *inputs):
     return " ".join(names)
 
 
-def test_what_a_compiler_gets():
+def test_what_a_compiler_gets(handed_over):
     """PyTorch's operations, which mean the same; ours where they would not."""
     x = torch.randn(4, 3, 5, 5)
     plain, exact, skipping = ours.BatchNorm2d(3), ours.BatchNorm2d(3), ours.BatchNorm2d(3, skip_nonfinite=True)

@@ -28,8 +28,7 @@ def batch_norm(
     activation: Act | None,
 ) -> Normalized:
     """Normalize x by its own moments, see `Normalized`."""
-    given = {"axis": axis, "epsilon": epsilon, "activation": public(activation)}
-    y, mean, var = bnnumba.jax.batch_norm(x, gamma, beta, **given)
+    y, mean, var = bnnumba.jax.batch_norm(x, gamma, beta, axis=axis, epsilon=epsilon, activation=public(activation))
     moved = moving
     if x.size > 0:
         pairs = zip(moving, (mean, var), strict=True)
@@ -48,5 +47,4 @@ def normalize(
     activation: Act | None,
 ) -> Any:
     """Normalize x by a mean and a variance."""
-    given = {"axis": axis, "epsilon": epsilon, "activation": public(activation)}
-    return bnnumba.jax.normalize(x, mean, var, gamma, beta, **given)
+    return bnnumba.jax.normalize(x, mean, var, gamma, beta, axis=axis, epsilon=epsilon, activation=public(activation))

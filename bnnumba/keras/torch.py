@@ -50,7 +50,7 @@ def normalize(
 ) -> Tensor:
     """Normalize x by a mean and a variance."""
     given = _view(x, axis), None, gamma, beta, mean, var, epsilon, text_of(activation)
-    return _back(operations.batch_norm_layer(*given, moving=None), x, axis)
+    return _back(operations.batch_norm_layer(*given, moving=None, skip_nonfinite=False), x, axis)
 
 
 def _view(x: Tensor, axis: int) -> Tensor:

@@ -79,12 +79,12 @@ class Layer(_BatchNorm):
         """Do as `forward`, but with this activation."""
         self._check_input_dim(input)
         weight, bias, mean, var = features = self._features()
-        if hands_over(self, input, features):
-            return by_pytorch(self, input, residual, activation)
         running = mean is not None or var is not None
         by_batch, moves = self.training or not running, self.training and self.track_running_stats and running
         if by_batch and input.numel() == max(input.shape[1], 1):
             one_value_per_channel(input.shape)
+        if hands_over(self, input, features, not activation and residual is None):
+            return by_pytorch(self, input, residual, activation, features)
         given = (None, None) if by_batch else (mean, var)
         moving = (mean, var, self._batches(), self.momentum) if moves else None
         others = residual, weight, bias, *given, self.eps, activation
