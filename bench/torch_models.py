@@ -135,7 +135,7 @@ def measure(name: str, order: str, mode: str, rounds: int) -> Iterator[tuple[str
     pairs = [steps(model, MODES[mode](model), x, labels) for model in (theirs, ours)]
     for kind in pairs[0]:
         runs = [pair[kind] for pair in pairs]
-        torch.testing.assert_close(*(run() for run in runs), rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(*(run() for run in runs), rtol=5e-2, atol=1e-2)
         yield kind, least(runs, rounds)
 
 
