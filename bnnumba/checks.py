@@ -236,7 +236,7 @@ def whole(name: str, value: Any, expected: str = "an int") -> int:
 
 def flag(name: str, value: object) -> bool:
     """True or False."""
-    if not isinstance(value, bool | np.bool_):
+    if type(value) is not bool and not isinstance(value, np.bool_):
         raise TypeError(f"{name} must be True or False, got {described(value)}")
     return bool(value)
 

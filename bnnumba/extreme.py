@@ -16,12 +16,15 @@ from bnnumba.kernels.coefficients import ORDINARY_GAMMA, ORDINARY_SPREAD
 
 Made = tuple[Array, Array]  # features, and their values
 
+FEW = 1024  # of so many, the linear algebra library makes the scalar product without threads, which spin beside ours
+
 
 def ordinary_gamma(gamma: Array, x: Array) -> bool:
     """Whether all gammas are ordinary: then no variance of float32 data is too small for them; nor any, of float64."""
     if x.itemsize == 8:
         return True
-    # Not their scalar product: for that, the linear algebra library has threads, which then spin beside ours.
+    if gamma.size <= FEW and gamma.dot(gamma) < ORDINARY_GAMMA:  # told in a tenth of the time
+        return True
     least, most = np.minimum.reduce(gamma, initial=0.0), np.maximum.reduce(gamma, initial=0.0)
     return bool(least > -ORDINARY_GAMMA and most < ORDINARY_GAMMA)
 

@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from bnnumba.activations import LeakyRelu, Relu, Relu6, activation_of
+from bnnumba.activations import activation_of
 from bnnumba.torch.checks import tensor_like
 from bnnumba.torch.memory import HALF, ZERO
 from bnnumba.torch.registry import watched
 
 Features = tuple[Tensor | None, ...]  # weight, bias, running_mean, running_var
 
-BEHIND = {Relu: functional.relu, Relu6: functional.relu6}
+BEHIND = {"relu": functional.relu, "relu6": functional.relu6}  # by what `text_of` writes; else it is a leaky ReLU
 
 # Elements of x: with more, a call is faster here (Zen 3). In training, with its gradient, and at inference.
 # With an activation or a residual, which we fuse, a third of that.
@@ -53,10 +53,12 @@ def by_pytorch(layer: Any, x: Tensor, residual: Tensor | None, activation: str, 
     if residual is not None:
         tensor_like("residual", residual, x)
         y = y + residual
-    act = activation_of(activation or None)
-    if isinstance(act, LeakyRelu):
-        return functional.leaky_relu(y, act.negative_slope)
-    return y if act is None else BEHIND[type(act)](y)
+    if not activation:
+        return y
+    if activation in BEHIND:
+        return BEHIND[activation](y)
+    act: Any = activation_of(activation)
+    return functional.leaky_relu(y, act.negative_slope)
 
 
 def _small(layer: Any, x: Tensor, features: Features) -> Tensor:
