@@ -10,7 +10,16 @@ settings.load_profile("bnnumba")
 # Two processes share the suite, a file at a time. These files take longest: begun last, one would leave a core idle.
 # The first of them compile what the others do not, which then lies in the cache for the rest.
 PROCESSES = 2
-FIRST = ("test_memory_safety", "test_modes", "test_half", "test_user_njit", "test_command", "test_kernels")
+FIRST = (
+    "test_memory_safety",
+    "test_modes",
+    "test_half",
+    "test_user_njit",
+    "test_command",
+    "test_kernels",
+    "test_keras",
+    "test_torch_sync",
+)
 
 
 def pytest_addoption(parser):
