@@ -156,7 +156,7 @@ def test_steps_that_warm_up_half_precision(made):
 
 def test_steps_that_warm_up_pytorch():
     pytest.importorskip("torch")
-    assert run_python("-c", STEPS.format(made='list(of_pytorch("bfloat16"))'), NUMBA_DISABLE_JIT="1") == "8 []\n"
+    assert run_python("-c", STEPS.format(made='list(of_pytorch("bfloat16"))'), NUMBA_DISABLE_JIT="1") == "12 []\n"
 
 
 LOGGED = """

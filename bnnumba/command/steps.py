@@ -35,6 +35,7 @@ def of_pytorch(dtype: str) -> Iterator[Step]:
         for activation in ACTIVATIONS:
             for residual in (None, x):
                 layer = layers.BatchNorm2d(shape[1], activation=activation)
+                layer.exact = True  # or a small x is left to PyTorch
                 words = f"{dtype}, {shape}{', relu' if activation else ''}{', residual' if residual is x else ''}"
                 yield f"a layer of PyTorch of {words}", lambda x=x, r=residual, n=layer: _torch_step(x, r, n)  # type: ignore[misc]
             words = f"{dtype}, {shape}{', relu' if activation else ''}"
