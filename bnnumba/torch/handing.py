@@ -86,8 +86,13 @@ def _of_fitting_dtypes(x: Tensor, features: Features) -> bool:
 
 
 def _are_single(features: Features, channels: int) -> bool:
-    """Whether features are float32 for so many channels, running statistics both or none."""
+    """Whether features are plain float32 for so many channels, running statistics both or none.
+
+    Running statistics that share one place in memory, as expanded ones do, PyTorch would write without a word.
+    """
     for each in features:
-        if each is not None and (each.dtype is not torch.float32 or each.shape[0] != channels or not each.is_cpu):
+        if each is None:
+            continue
+        if each.dtype is not torch.float32 or each.shape != (channels,) or not (each.is_cpu and each.is_contiguous()):
             return False
     return (features[2] is None) is (features[3] is None)
