@@ -116,6 +116,7 @@ def test_errors_are_the_same_at_any_size():
     x = torch.randn(4, 3, 5, 5)
     with pytest.raises(ValueError, match="residual must have the shape of x"):
         layer(x, x[:1])
+    assert layer.num_batches_tracked == 0
 
 
 def test_second_derivatives():

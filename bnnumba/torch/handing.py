@@ -46,12 +46,13 @@ def hands_over(layer: Any, x: Tensor, features: Features, alone: bool) -> bool:
 
 def by_pytorch(layer: Any, x: Tensor, residual: Tensor | None, activation: str, features: Features) -> Tensor:
     """Do as the layer, by PyTorch's operations."""
+    if residual is not None:
+        tensor_like("residual", residual, x)  # before anything has moved
     if torch.compiler.is_compiling() or layer.momentum is None:
         y: Tensor = _BatchNorm.forward(layer, x)
     else:
         y = _small(layer, x, features)
     if residual is not None:
-        tensor_like("residual", residual, x)
         y = y + residual
     if not activation:
         return y
