@@ -219,6 +219,14 @@ def problem(activation, added, shape=(6, 4, 5), axis=1):
     return {name: jnp.asarray(each) for name, each in inputs.items()}, {"axis": axis, "activation": activation}
 
 
+def derivative(function, order, inputs, options):
+    """The gradient of a loss; or of order 2, that of the sum of its gradient's squares."""
+    first = jax.grad(loss(function, inputs, **options))
+    if order == 1:
+        return first(inputs)
+    return jax.grad(lambda inputs: sum(jnp.sum(each**2) for each in jax.tree.leaves(first(inputs))))(inputs)
+
+
 @pytest.mark.parametrize("activation", ACTIVATIONS, ids=str)
 @pytest.mark.parametrize("added", [False, True], ids=["", "residual"])
 @pytest.mark.parametrize("order", [1, 2])
@@ -226,15 +234,7 @@ def test_gradients_through_all_outputs(activation, added, order):
     """Through y, mean and var at once, beside JAX's own of the formulas."""
     inputs, options = problem(activation, added)
 
-    def derivative(function):
-        total = loss(function, inputs, **options)
-        if order == 1:
-            return jax.grad(total)(inputs)
-        return jax.grad(lambda inputs: sum(jnp.sum(each**2) for each in jax.tree.leaves(jax.grad(total)(inputs))))(
-            inputs
-        )
-
-    found, expected = derivative(batch_norm), derivative(plain)
+    found, expected = (derivative(f, order, inputs, options) for f in (batch_norm, plain))
     for name in inputs:
         near(found[name], expected[name], 1e-4)
 
@@ -254,15 +254,7 @@ def test_gradients_of_normalize(activation, order):
     inputs, options = problem(activation, True)
     inputs |= {"mean": jnp.arange(1.0, 5.0), "var": jnp.arange(2.0, 6.0)}
 
-    def derivative(function):
-        total = loss(function, inputs, **options)
-        if order == 1:
-            return jax.grad(total)(inputs)
-        return jax.grad(lambda inputs: sum(jnp.sum(each**2) for each in jax.tree.leaves(jax.grad(total)(inputs))))(
-            inputs
-        )
-
-    found, expected = derivative(normalize), derivative(plain_normalize)
+    found, expected = (derivative(f, order, inputs, options) for f in (normalize, plain_normalize))
     for name in inputs:
         near(found[name], expected[name], 1e-4)
 
